@@ -1,0 +1,76 @@
+//! The bytes of a model file: mapped, or read into memory.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use memmap2::{Mmap, MmapMut};
+
+use crate::error::{Error, Result, bytes};
+
+/// A file's bytes, page-aligned either way.
+#[derive(Debug)]
+pub struct Data(Mmap);
+
+impl Data {
+    /// Maps `path`, or reads it into anonymous memory when `mmap` is false.
+    ///
+    /// A map costs no memory of its own and loads at once, but the kernel kills the process (SIGBUS) if
+    /// somebody shortens the file in place meanwhile; replacing it by rename is harmless. Reading is the
+    /// way out where that can happen.
+    pub fn open(path: &Path, mmap: bool) -> Result<Self> {
+        let mut file = File::open(path).map_err(|e| {
+            if e.kind() == std::io::ErrorKind::NotFound {
+                Error::ModelNotFound(format!("no such file: `{}`", path.display()))
+            } else {
+                Error::io(path, &e)
+            }
+        })?;
+        let meta = file.metadata().map_err(|e| Error::io(path, &e))?;
+        if !meta.is_file() {
+            return Err(Error::ModelNotFound(format!(
+                "`{}` is not a regular file",
+                path.display()
+            )));
+        }
+        let len = meta.len();
+        if len == 0 {
+            return Err(Error::ModelFormat(format!(
+                "`{}` is empty (0 bytes), expected a GGUF file: download it again",
+                path.display()
+            )));
+        }
+        if mmap {
+            // SAFETY: the map is private and read-only. That nobody truncates the file while it is mapped
+            // cannot be proven; the documentation of `mmap` names it as a limit with its way out.
+            let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, &e))?;
+            return Ok(Self(map));
+        }
+        let available = crate::memory::available();
+        if available.is_some_and(|available| len > available) {
+            return Err(Error::OutOfMemory {
+                what: format!("reading `{}` into memory", path.display()),
+                needed: len,
+                available: available.unwrap_or(0),
+                remedy: "use mmap=True, or a smaller quantization".into(),
+            });
+        }
+        let len = usize::try_from(len).map_err(|_| {
+            Error::ModelFormat(format!(
+                "a file of {} cannot be addressed on this machine",
+                bytes(len)
+            ))
+        })?;
+        let mut map = MmapMut::map_anon(len).map_err(|e| Error::io(path, &e))?;
+        file.read_exact(&mut map).map_err(|e| Error::io(path, &e))?;
+        Ok(Self(map.make_read_only().map_err(|e| Error::io(path, &e))?))
+    }
+}
+
+impl std::ops::Deref for Data {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}

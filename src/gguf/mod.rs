@@ -1,0 +1,17 @@
+//! GGUF files: opened, validated, memory-mapped.
+//!
+//! [`Gguf::open`] checks every count, length, offset, alignment and shape before it is used or
+//! allocated, so that whoever holds a [`Gguf`] can slice its tensors without checking again. What it
+//! does not do: interpret the metadata (`model/config.rs`, `text/`) or the weights (`engine/`).
+//!
+//! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>
+
+mod data;
+mod metadata;
+mod reader;
+mod types;
+
+pub use data::Data;
+pub use metadata::{Array, Metadata, Value};
+pub use reader::{Gguf, TensorInfo};
+pub use types::GgmlType;
