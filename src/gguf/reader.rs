@@ -85,9 +85,14 @@ impl Gguf {
         &self.data[tensor.range.clone()]
     }
 
-    /// Size of the whole file in bytes.
-    pub fn file_len(&self) -> usize {
-        self.data.len()
+    /// Where a tensor of this file begins, in bytes from the start of the file.
+    pub fn offset(&self, tensor: &TensorInfo) -> usize {
+        tensor.range.start
+    }
+
+    /// The whole file.
+    pub fn file_bytes(&self) -> &[u8] {
+        &self.data
     }
 }
 

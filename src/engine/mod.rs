@@ -1,0 +1,161 @@
+//! Tokens and their KV in, logits out. Nothing outside this folder knows which engine runs.
+
+mod candle;
+mod device;
+mod original;
+mod weights;
+
+use std::sync::Arc;
+
+pub use self::device::DeviceChoice;
+use crate::error::{Error, Result};
+use crate::gguf::Gguf;
+use crate::model::Config;
+
+/// Called between the layers of a forward pass and the tensors of a load; an error stops the work there.
+pub type Interrupt<'a> = &'a mut dyn FnMut() -> Result<()>;
+
+/// Which forward pass runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineKind {
+    /// Our own model in Candle tensors.
+    Candle,
+    /// `candle_transformers`' `quantized_phi3`, as the program that candlewick grew from used it.
+    Original,
+}
+
+impl EngineKind {
+    /// All names a user can give.
+    pub const NAMES: [&'static str; 3] = ["auto", "candle", "original"];
+
+    /// The engine called `name`.
+    pub fn parse(name: &str) -> Result<Self> {
+        match name {
+            "auto" | "candle" => Ok(Self::Candle),
+            "original" => Ok(Self::Original),
+            other => Err(Error::InvalidRequest(format!(
+                "engine is {other:?}, expected one of {}",
+                Self::NAMES.map(|n| format!("{n:?}")).join(", ")
+            ))),
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Candle => "candle",
+            Self::Original => "original",
+        }
+    }
+}
+
+/// How keys and values are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvType {
+    /// Four bytes an element.
+    F32,
+    /// Two bytes an element.
+    F16,
+}
+
+impl KvType {
+    /// The type called `name`.
+    pub fn parse(name: &str) -> Result<Self> {
+        match name {
+            "f32" => Ok(Self::F32),
+            "f16" => Ok(Self::F16),
+            other => Err(Error::InvalidRequest(format!(
+                "kv_type is {other:?}, expected \"f16\" or \"f32\""
+            ))),
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        }
+    }
+
+    /// Bytes of one element.
+    pub fn element_bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
+}
+
+/// What a user can choose about an engine.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Which forward pass.
+    pub kind: EngineKind,
+    /// Where it runs.
+    pub device: DeviceChoice,
+    /// Context in tokens; `None` is the model's.
+    pub n_ctx: Option<usize>,
+    /// How keys and values are stored.
+    pub kv_type: KvType,
+}
+
+/// Loaded weights that can run any number of independent sequences.
+pub trait Engine: Send + Sync {
+    /// A sequence with no tokens yet, and KV of its own.
+    fn sequence(&self) -> Result<Box<dyn Sequence>>;
+
+    /// Tokens one sequence can hold.
+    fn n_ctx(&self) -> usize;
+
+    /// Where it runs, such as `"cpu"` or `"cuda:0"`.
+    fn device(&self) -> String;
+
+    /// Bytes of weights held in memory beside the file.
+    fn weight_bytes(&self) -> u64;
+}
+
+/// One sequence: the tokens so far, as keys and values.
+pub trait Sequence: Send {
+    /// Runs `tokens` after those so far. With `logits`, returns those of the last one: (n_vocab) f32.
+    ///
+    /// At most [`CHUNK`] tokens at once. After an error, an interruption included, the sequence must not be used.
+    fn forward(
+        &mut self,
+        tokens: &[u32],
+        logits: bool,
+        interrupt: Interrupt,
+    ) -> Result<Option<Vec<f32>>>;
+}
+
+/// Prompt tokens in one step: enough that a tile of weights is unpacked once for many tokens, and few enough
+/// that other streams get their turn and that the attention scores stay small.
+pub const CHUNK: usize = 128;
+
+/// Loads the weights of `gguf`.
+///
+/// # Errors
+/// `Unsupported` where this engine, device or CPU cannot run the file, `OutOfMemory` where it does not fit.
+pub fn load(
+    gguf: &Arc<Gguf>,
+    config: &Config,
+    options: &EngineOptions,
+    interrupt: Interrupt,
+) -> Result<Arc<dyn Engine>> {
+    let device = options.device.open()?;
+    weights::refuse_old_arm(&device)?;
+    let n_ctx = match options.n_ctx {
+        None => config.n_ctx,
+        Some(n) if (1..=config.n_ctx).contains(&n) => n,
+        Some(n) => {
+            return Err(Error::InvalidRequest(format!(
+                "n_ctx is {n}, expected 1 to {} (what this model was made for)",
+                config.n_ctx
+            )));
+        }
+    };
+    match options.kind {
+        EngineKind::Candle => candle::load(gguf, config, n_ctx, options.kv_type, device, interrupt),
+        EngineKind::Original => original::load(gguf, config, options.n_ctx, device, interrupt),
+    }
+}

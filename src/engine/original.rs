@@ -1,0 +1,197 @@
+//! The engine candlewick grew from: `candle_transformers`' `quantized_phi3::ModelWeights`, unchanged.
+//!
+//! It is the baseline of every benchmark and an oracle of the tests, for the files and lengths where it is
+//! right, and refuses the others: it fixes the rope base at 10000, rotates whole heads, wants an output matrix of its own and
+//! knows no sliding window.
+
+use std::collections::HashMap;
+use std::io::Cursor;
+use std::sync::Arc;
+
+use candle_core::quantized::gguf_file::{Content, TensorInfo, Value, VersionedMagic};
+use candle_core::{DType, Device, Tensor};
+use candle_transformers::models::quantized_phi3::ModelWeights;
+
+use super::{Engine, Interrupt, Sequence, device, weights};
+use crate::error::{Error, Result};
+use crate::gguf::Gguf;
+use crate::memory;
+use crate::model::{Config, ModelTensors};
+
+struct OriginalEngine {
+    // Never run: a clone of a model that has run shares its KV storage, and the two overwrite each other.
+    pristine: ModelWeights,
+    device: Device,
+    n_ctx: usize,
+    n_bytes: u64,
+    kv_bytes: u64,
+}
+
+struct OriginalSequence {
+    model: ModelWeights,
+    device: Device,
+    n_past: usize,
+}
+
+/// Copies the weights to `device`. `n_ctx` of `None` is the longest that is right.
+pub(super) fn load(
+    gguf: &Arc<Gguf>,
+    config: &Config,
+    n_ctx: Option<usize>,
+    device: Device,
+    interrupt: Interrupt,
+) -> Result<Arc<dyn Engine>> {
+    let right_up_to = config.sliding_window.unwrap_or(config.n_ctx);
+    let n_ctx = n_ctx.unwrap_or(right_up_to);
+    refuse_what_it_gets_wrong(config, n_ctx, right_up_to)?;
+    ModelTensors::locate(gguf, config)?;
+    interrupt()?;
+
+    // The embedding is expanded to f32 whole.
+    let embedding_bytes = 4 * (config.n_vocab * config.d_model) as u64;
+    let n_bytes = gguf
+        .tensors()
+        .iter()
+        .map(weights::resident_bytes)
+        .sum::<u64>()
+        + embedding_bytes;
+    fits(
+        &format!("`{}` in the original engine", gguf.path.display()),
+        n_bytes,
+        &device,
+    )?;
+    let tensor_infos = gguf
+        .tensors()
+        .iter()
+        .map(|tensor| {
+            let info = TensorInfo {
+                ggml_dtype: weights::dtype(tensor)?,
+                shape: tensor.shape.clone().into(),
+                offset: gguf.offset(tensor) as u64,
+            };
+            Ok((tensor.name.clone(), info))
+        })
+        .collect::<Result<HashMap<_, _>>>()?;
+    let content = Content {
+        magic: VersionedMagic::GgufV3,
+        metadata: metadata(config, n_ctx),
+        tensor_infos,
+        tensor_data_offset: 0,
+    };
+    let pristine =
+        ModelWeights::from_gguf(false, content, &mut Cursor::new(gguf.file_bytes()), &device)?;
+    Ok(Arc::new(OriginalEngine {
+        pristine,
+        kv_bytes: n_ctx as u64 * config.kv_bytes_per_token(4),
+        device,
+        n_ctx,
+        n_bytes,
+    }))
+}
+
+fn refuse_what_it_gets_wrong(config: &Config, n_ctx: usize, right_up_to: usize) -> Result<()> {
+    let wrong = |what: String| {
+        Err(Error::Unsupported(format!(
+            "the original engine {what}; use engine=\"candle\""
+        )))
+    };
+    if config.rope.base != 10_000.0 {
+        return wrong(format!(
+            "has its rope base fixed at 10000, and this model's is {}",
+            config.rope.base
+        ));
+    }
+    if config.rope.dim != config.head_dim {
+        return wrong(format!(
+            "rotates whole heads of {}, and this model rotates {} of them",
+            config.head_dim, config.rope.dim
+        ));
+    }
+    if config.tied_output {
+        return wrong("needs an `output.weight`, which this model does not have".into());
+    }
+    if n_ctx > right_up_to {
+        return wrong(format!(
+            "ignores this model's sliding window and is right up to {right_up_to} tokens, n_ctx is {n_ctx}"
+        ));
+    }
+    Ok(())
+}
+
+/// The keys it reads, with the context cut to what is used: its KV is allocated whole.
+fn metadata(config: &Config, n_ctx: usize) -> HashMap<String, Value> {
+    let int = |n: usize| Value::U32(n as u32);
+    [
+        ("attention.head_count", int(config.n_heads)),
+        ("attention.head_count_kv", int(config.n_kv_heads)),
+        ("block_count", int(config.n_layers)),
+        ("embedding_length", int(config.d_model)),
+        ("context_length", int(n_ctx)),
+        ("feed_forward_length", int(config.d_ff)),
+        ("rope.dimension_count", int(config.rope.dim)),
+        (
+            "attention.layer_norm_rms_epsilon",
+            Value::F32(config.rms_eps),
+        ),
+    ]
+    .into_iter()
+    .map(|(key, value)| (format!("phi3.{key}"), value))
+    .collect()
+}
+
+fn fits(what: &str, needed: u64, device: &Device) -> Result<()> {
+    match memory::available() {
+        Some(available) if device.is_cpu() && needed > available => Err(Error::OutOfMemory {
+            what: what.into(),
+            needed,
+            available,
+            remedy: "use engine=\"candle\", a smaller n_ctx or a smaller quantization".into(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+impl Engine for OriginalEngine {
+    fn sequence(&self) -> Result<Box<dyn Sequence>> {
+        fits(
+            &format!("the KV cache of {} tokens", self.n_ctx),
+            self.kv_bytes,
+            &self.device,
+        )?;
+        Ok(Box::new(OriginalSequence {
+            model: self.pristine.clone(),
+            device: self.device.clone(),
+            n_past: 0,
+        }))
+    }
+
+    fn n_ctx(&self) -> usize {
+        self.n_ctx
+    }
+
+    fn device(&self) -> String {
+        device::name(&self.device)
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.n_bytes
+    }
+}
+
+impl Sequence for OriginalSequence {
+    fn forward(
+        &mut self,
+        tokens: &[u32],
+        logits: bool,
+        interrupt: Interrupt,
+    ) -> Result<Option<Vec<f32>>> {
+        interrupt()?;
+        let input = Tensor::new(tokens, &self.device)?.unsqueeze(0)?;
+        let output = self.model.forward(&input, self.n_past)?;
+        self.n_past += tokens.len();
+        if !logits {
+            return Ok(None);
+        }
+        Ok(Some(output.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?))
+    }
+}

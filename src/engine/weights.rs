@@ -1,0 +1,116 @@
+//! File -> Candle: the types it can hold, a tensor as a quantized matrix, and the CPUs it cannot run on.
+
+use std::borrow::Cow;
+
+use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
+use candle_core::{Device, Tensor};
+
+use crate::error::{Error, Result};
+use crate::gguf::{GgmlType, Gguf, TensorInfo};
+
+/// Candle's name of a tensor type.
+///
+/// # Errors
+/// `Unsupported`, naming the tensor, for the types that Candle 0.11 has no blocks for.
+pub(super) fn dtype(tensor: &TensorInfo) -> Result<GgmlDType> {
+    Ok(match tensor.ty {
+        GgmlType::F32 => GgmlDType::F32,
+        GgmlType::F16 => GgmlDType::F16,
+        GgmlType::BF16 => GgmlDType::BF16,
+        GgmlType::Q4_0 => GgmlDType::Q4_0,
+        GgmlType::Q4_1 => GgmlDType::Q4_1,
+        GgmlType::Q5_0 => GgmlDType::Q5_0,
+        GgmlType::Q5_1 => GgmlDType::Q5_1,
+        GgmlType::Q8_0 => GgmlDType::Q8_0,
+        GgmlType::Q2_K => GgmlDType::Q2K,
+        GgmlType::Q3_K => GgmlDType::Q3K,
+        GgmlType::Q4_K => GgmlDType::Q4K,
+        GgmlType::Q5_K => GgmlDType::Q5K,
+        GgmlType::Q6_K => GgmlDType::Q6K,
+        other => {
+            return Err(Error::Unsupported(format!(
+                "tensor `{}` has type {}, which Candle cannot hold; supported: F32, F16, BF16, Q4_0, Q4_1, Q5_0, \
+                 Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K. Use a Q4_K_M file",
+                tensor.name,
+                other.name()
+            )));
+        }
+    })
+}
+
+/// Copies a tensor's blocks to `device`.
+pub(super) fn quantized(gguf: &Gguf, tensor: &TensorInfo, device: &Device) -> Result<QTensor> {
+    blocks(
+        gguf.bytes(tensor),
+        tensor.shape.clone(),
+        dtype(tensor)?,
+        device,
+    )
+}
+
+fn blocks(bytes: &[u8], shape: Vec<usize>, dtype: GgmlDType, device: &Device) -> Result<QTensor> {
+    let storage = QStorage::from_data(Cow::Borrowed(bytes), device, dtype)?;
+    Ok(QTensor::new(storage, shape)?)
+}
+
+/// A matrix to multiply with, (outputs, inputs). Candle expands F16 and BF16 to f32.
+pub(super) fn matrix(gguf: &Gguf, tensor: &TensorInfo, device: &Device) -> Result<QMatMul> {
+    Ok(QMatMul::from_qtensor(quantized(gguf, tensor, device)?)?)
+}
+
+/// A vector in f32.
+pub(super) fn vector(gguf: &Gguf, tensor: &TensorInfo, device: &Device) -> Result<Tensor> {
+    Ok(quantized(gguf, tensor, device)?.dequantize(device)?)
+}
+
+/// Rows `ids` of a matrix, dequantized: (ids, inputs) f32. Reads just those rows from the file.
+pub(super) fn rows(
+    gguf: &Gguf,
+    tensor: &TensorInfo,
+    ids: &[u32],
+    device: &Device,
+) -> Result<Tensor> {
+    let bytes = gguf.bytes(tensor);
+    let row_bytes = bytes.len() / tensor.shape[0];
+    let mut picked = Vec::with_capacity(ids.len() * row_bytes);
+    for &id in ids {
+        let start = id as usize * row_bytes;
+        let row = bytes.get(start..start + row_bytes).ok_or_else(|| {
+            Error::InvalidRequest(format!(
+                "token id {id} is outside the vocabulary of {} tokens",
+                tensor.shape[0]
+            ))
+        })?;
+        picked.extend_from_slice(row);
+    }
+    let rows = blocks(
+        &picked,
+        vec![ids.len(), tensor.shape[1]],
+        dtype(tensor)?,
+        &Device::Cpu,
+    )?;
+    Ok(rows.dequantize(&Device::Cpu)?.to_device(device)?)
+}
+
+/// Bytes that the matrix will take in memory, before Candle packs it for the CPU at hand.
+pub(super) fn resident_bytes(tensor: &TensorInfo) -> u64 {
+    match tensor.ty {
+        GgmlType::F16 | GgmlType::BF16 => 2 * tensor.n_bytes() as u64,
+        _ => tensor.n_bytes() as u64,
+    }
+}
+
+/// Candle's K-quant products on aarch64 are `sdot` instructions without a run-time check: on ARMv8.0 (Raspberry
+/// Pi 4, Graviton 1) they kill the process.
+pub(super) fn refuse_old_arm(device: &Device) -> Result<()> {
+    #[cfg(target_arch = "aarch64")]
+    if device.is_cpu() && !std::arch::is_aarch64_feature_detected!("dotprod") {
+        return Err(Error::Unsupported(
+            "this ARM CPU has no dot-product instructions (dotprod), without which the `candle` and `original` \
+             engines cannot run on it"
+                .into(),
+        ));
+    }
+    let _ = device;
+    Ok(())
+}
