@@ -4,3 +4,4 @@ pub mod error;
 pub mod gguf;
 mod memory;
 pub mod model;
+pub mod sample;
