@@ -1,7 +1,11 @@
 //! Streams text from quantized Phi models.
 pub mod engine;
 pub mod error;
+pub mod generate;
 pub mod gguf;
 mod memory;
 pub mod model;
+#[cfg(feature = "python")]
+mod py;
 pub mod sample;
+pub mod text;

@@ -121,6 +121,12 @@ impl Engine for CandleEngine {
     fn weight_bytes(&self) -> u64 {
         self.0.n_bytes
     }
+
+    fn kv_bytes_per_token(&self) -> u64 {
+        self.0
+            .config
+            .kv_bytes_per_token(self.0.kv_type.element_bytes())
+    }
 }
 
 impl Sequence for CandleSequence {

@@ -3,11 +3,13 @@
 mod candle;
 mod device;
 mod original;
+mod threads;
 mod weights;
 
 use std::sync::Arc;
 
 pub use self::device::DeviceChoice;
+pub use self::threads::start as start_threads;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::model::Config;
@@ -113,6 +115,9 @@ pub trait Engine: Send + Sync {
 
     /// Bytes of weights held in memory beside the file.
     fn weight_bytes(&self) -> u64;
+
+    /// Bytes of keys and values for one token.
+    fn kv_bytes_per_token(&self) -> u64;
 }
 
 /// One sequence: the tokens so far, as keys and values.
@@ -143,6 +148,7 @@ pub fn load(
     interrupt: Interrupt,
 ) -> Result<Arc<dyn Engine>> {
     let device = options.device.open()?;
+    threads::start()?;
     weights::refuse_old_arm(&device)?;
     let n_ctx = match options.n_ctx {
         None => config.n_ctx,

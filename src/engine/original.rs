@@ -24,7 +24,7 @@ struct OriginalEngine {
     device: Device,
     n_ctx: usize,
     n_bytes: u64,
-    kv_bytes: u64,
+    kv_bytes_per_token: u64,
 }
 
 struct OriginalSequence {
@@ -82,7 +82,7 @@ pub(super) fn load(
         ModelWeights::from_gguf(false, content, &mut Cursor::new(gguf.file_bytes()), &device)?;
     Ok(Arc::new(OriginalEngine {
         pristine,
-        kv_bytes: n_ctx as u64 * config.kv_bytes_per_token(4),
+        kv_bytes_per_token: config.kv_bytes_per_token(4),
         device,
         n_ctx,
         n_bytes,
@@ -155,7 +155,7 @@ impl Engine for OriginalEngine {
     fn sequence(&self) -> Result<Box<dyn Sequence>> {
         fits(
             &format!("the KV cache of {} tokens", self.n_ctx),
-            self.kv_bytes,
+            self.n_ctx as u64 * self.kv_bytes_per_token,
             &self.device,
         )?;
         Ok(Box::new(OriginalSequence {
@@ -175,6 +175,10 @@ impl Engine for OriginalEngine {
 
     fn weight_bytes(&self) -> u64 {
         self.n_bytes
+    }
+
+    fn kv_bytes_per_token(&self) -> u64 {
+        self.kv_bytes_per_token
     }
 }
 

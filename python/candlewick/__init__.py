@@ -1,0 +1,46 @@
+"""Streams text from quantized Phi models.
+
+>>> from candlewick import Generator
+>>> gen = Generator("demo")
+>>> for text in gen.stream("Write a haiku about ice hockey"):
+...     print(text, end="", flush=True)  # doctest: +SKIP
+"""
+
+import logging
+
+from candlewick._native import Tokenizer, __version__
+from candlewick.errors import (
+    ContextLengthError,
+    DownloadError,
+    Error,
+    InvalidRequestError,
+    ModelFormatError,
+    ModelNotFoundError,
+    OutOfMemoryError,
+    UnsupportedModelError,
+)
+from candlewick.generator import Generator
+from candlewick.stream import Completion, TextStream, Timings, Token, TokenStream, Usage
+
+__all__ = [
+    "Completion",
+    "ContextLengthError",
+    "DownloadError",
+    "Error",
+    "Generator",
+    "InvalidRequestError",
+    "ModelFormatError",
+    "ModelNotFoundError",
+    "OutOfMemoryError",
+    "TextStream",
+    "Timings",
+    "Token",
+    "TokenStream",
+    "Tokenizer",
+    "UnsupportedModelError",
+    "Usage",
+    "__version__",
+]
+
+# Silent unless the program asks for logs.
+logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -1,0 +1,103 @@
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any, final
+
+from candlewick.stream import FinishReason
+
+__version__: str
+
+def start_threads() -> int: ...
+@final
+class Generator:
+    def __new__(
+        cls,
+        path: str | PathLike[str],
+        *,
+        tokenizer: str | PathLike[str] | None,
+        device: str,
+        engine: str,
+        n_ctx: int | None,
+        kv_type: str,
+        mmap: bool,
+    ) -> Generator: ...
+    def stream(
+        self,
+        prompt: object,
+        *,
+        raw: bool,
+        max_tokens: int | None,
+        temperature: float,
+        top_p: float,
+        top_k: int,
+        min_p: float,
+        repetition_penalty: float,
+        repeat_last_n: int,
+        frequency_penalty: float,
+        presence_penalty: float,
+        stop: str | Sequence[str] | None,
+        stop_token_ids: Sequence[int] | None,
+        ignore_eos: bool,
+        logit_bias: Mapping[int, float] | None,
+        seed: int | None,
+    ) -> Stream: ...
+    def logits(self, ids: Sequence[int], chunk: int) -> list[float]: ...
+    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]]) -> str: ...
+    def close(self) -> None: ...
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def n_ctx(self) -> int: ...
+    @property
+    def info(self) -> dict[str, Any]: ...
+    @property
+    def closed(self) -> bool: ...
+
+@final
+class Stream:
+    def next_text(self) -> str | None: ...
+    def next_token(self) -> tuple[int, str, float] | None: ...
+    def cancel(self) -> None: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def finish_reason(self) -> FinishReason | None: ...
+    @property
+    def stop_reason(self) -> str | int | None: ...
+    @property
+    def usage(self) -> tuple[int, int]: ...
+    @property
+    def timings(self) -> tuple[float | None, float | None]: ...
+    @property
+    def seed(self) -> int: ...
+
+@final
+class Tokenizer:
+    """The vocabulary of a model: text to token ids and back."""
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """Token ids of ``text``; special tokens written in it are recognised.
+
+        Args:
+            text: Any text.
+            add_special_tokens: Begin with BOS where the model wants one.
+        """
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """The text of ``ids``; bytes that are no valid UTF-8 become U+FFFD.
+
+        Raises:
+            InvalidRequestError: An id is outside the vocabulary.
+        """
+
+    def __len__(self) -> int: ...
+    @property
+    def vocab_size(self) -> int:
+        """Tokens in the vocabulary."""
+
+    @property
+    def eos_token_ids(self) -> list[int]:
+        """The ids that end a text."""
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """The id that begins a text, or ``None``."""

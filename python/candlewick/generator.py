@@ -1,0 +1,240 @@
+"""`Generator`: a model that streams text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypedDict, Union
+
+from candlewick import _native, models, threads
+from candlewick.stream import Completion, TextStream, TokenStream
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self, Unpack
+
+Prompt = Union[str, "Sequence[Mapping[str, Any]]", "Sequence[int]"]
+"""A user's text, a list of messages (``{"role": ..., "content": ...}``), or a list of token ids."""
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments of `Generator.stream`, which `generate` and `stream_tokens` take too."""
+
+    max_tokens: int | None
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    repetition_penalty: float | None
+    repeat_last_n: int
+    frequency_penalty: float
+    presence_penalty: float
+    stop: str | Sequence[str] | None
+    stop_token_ids: Sequence[int] | None
+    ignore_eos: bool
+    logit_bias: Mapping[int, float] | None
+    seed: int | None
+    raw: bool
+    max_new_tokens: int | None
+    repeat_penalty: float | None
+
+
+class Generator:
+    """A Phi-3 model that streams text.
+
+    Any number of streams of one generator can run at once, in one thread or many; each has its own memory of its
+    tokens, and they take turns step by step.
+
+    Args:
+        model: A ``.gguf`` file, a folder that holds one, or ``"demo"``, the small model inside the package.
+        filename: Which file, when ``model`` is a folder with several. Without it a Q4_K_M file is preferred.
+        tokenizer: A ``tokenizer.json`` (or a folder that holds one) to use instead of the vocabulary in the GGUF.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"metal"``; the last three need a build with them.
+        engine: ``"auto"``, ``"candle"``, or ``"original"``, the loop candlewick grew from, kept for comparison.
+        n_ctx: Context in tokens, prompt and answer together; ``None`` is what the model was made for. Memory for it
+            is taken as it is used.
+        n_threads: CPU threads; ``None`` is as many as this process may use. One number for the whole process.
+        kv_type: How keys and values are stored: ``"f16"`` or ``"f32"``.
+        mmap: Map the file (it must then not be shortened while in use; replacing it is fine), or read it.
+
+    Raises:
+        ModelNotFoundError: There is no such model.
+        ModelFormatError: The file is damaged or contradicts itself.
+        UnsupportedModelError: The file is fine, but cannot be run here.
+        OutOfMemoryError: It does not fit; the text has both numbers.
+        InvalidRequestError: An argument is out of range.
+
+    Example:
+        >>> from candlewick import Generator
+        >>> gen = Generator("demo")
+        >>> text = "".join(gen.stream("Write a haiku about rain", seed=1))
+        >>> len(text.splitlines())
+        3
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        filename: str | None = None,
+        tokenizer: str | os.PathLike[str] | None = None,
+        device: str = "auto",
+        engine: str = "auto",
+        n_ctx: int | None = None,
+        n_threads: int | None = None,
+        kv_type: str = "f16",
+        mmap: bool = True,
+    ) -> None:
+        path = models.resolve(model, filename)
+        threads.start(n_threads)
+        self._native = _native.Generator(
+            path,
+            tokenizer=models.resolve_tokenizer(tokenizer),
+            device=device,
+            engine=engine,
+            n_ctx=n_ctx,
+            kv_type=kv_type,
+            mmap=mmap,
+        )
+
+    @classmethod
+    def from_pretrained(cls, model: str | os.PathLike[str] | None = None, **options: Any) -> Self:
+        """The same as ``Generator(model, **options)``, under the name that transformers has."""
+        return cls(model, **options)
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        min_p: float = 0.0,
+        repetition_penalty: float | None = None,
+        repeat_last_n: int = 64,
+        frequency_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
+        stop: str | Sequence[str] | None = None,
+        stop_token_ids: Sequence[int] | None = None,
+        ignore_eos: bool = False,
+        logit_bias: Mapping[int, float] | None = None,
+        seed: int | None = None,
+        raw: bool = False,
+        max_new_tokens: int | None = None,
+        repeat_penalty: float | None = None,
+    ) -> TextStream:
+        """Continues a prompt and gives the text as it is written.
+
+        Arguments are checked here; the work starts with the first ``next()``.
+
+        Args:
+            prompt: A string, which becomes one user turn of the model's chat template; a list of messages, each
+                ``{"role": "user", "content": "Hi"}``; or a list of token ids, taken as they are.
+            max_tokens: Generated tokens at most; ``None`` goes to the end of the text or of the context. Also
+                accepted as ``max_new_tokens``.
+            temperature: Divides the logits; 0 always takes the likeliest token, 1 draws as the model was trained.
+            top_p: Draws from the likeliest tokens that together reach this probability; above 0, 1 is off.
+            top_k: Draws from this many of the likeliest tokens; 0 is off.
+            min_p: Draws from tokens at least this share as likely as the likeliest; 0 to 1, 0 is off.
+            repetition_penalty: Makes generated tokens less likely to come again; above 0, 1 (the default) is off.
+                Also accepted as ``repeat_penalty``.
+            repeat_last_n: How many generated tokens ``repetition_penalty`` looks back on.
+            frequency_penalty: Lowers a token's logit by this for each time it was generated; -2 to 2.
+            presence_penalty: Lowers the logit of each token that was generated; -2 to 2.
+            stop: A string, or several, that end the text and are not part of it.
+            stop_token_ids: Token ids that end the text and are not part of it.
+            ignore_eos: Go on past the model's own end tokens, whose text is empty.
+            logit_bias: Added to the logits of these token ids; ``float("-inf")`` forbids one.
+            seed: 0 to 2**64 - 1: the same seed gives the same text. ``None`` draws one, which ``.seed`` tells.
+            raw: Give the string to the model as it is, without chat template.
+            max_new_tokens: Another name of ``max_tokens``.
+            repeat_penalty: Another name of ``repetition_penalty``.
+
+        Returns:
+            A `TextStream`: iterate over it with ``for`` or ``async for``.
+
+        Raises:
+            InvalidRequestError: An argument is out of range, or the prompt is empty or no valid text.
+            ContextLengthError: The prompt does not fit in the context.
+            TypeError: An argument has the wrong type, or is given under both of its names.
+
+        Example:
+            >>> from candlewick import Generator
+            >>> gen = Generator("demo")
+            >>> for text in gen.stream("Write a haiku about ice hockey", max_tokens=100):
+            ...     print(text, end="", flush=True)  # doctest: +SKIP
+        """
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "prompt")}
+        return TextStream(self._start(prompt, arguments))
+
+    def stream_tokens(self, prompt: Prompt, **options: Unpack[Options]) -> TokenStream:
+        """As `stream`, token by token: gives `Token` (id, text, logprob), whose texts join to the stream's text."""
+        return TokenStream(self.stream(prompt, **options)._native)
+
+    def generate(self, prompt: Prompt, **options: Unpack[Options]) -> Completion:
+        """As `stream`, but waits for the end and returns a `Completion`; ``str()`` of it is the text."""
+        with self.stream(prompt, **options) as stream:
+            for _ in stream:
+                pass
+            assert stream.finish_reason is not None
+            return Completion(
+                text=stream.text,
+                finish_reason=stream.finish_reason,
+                stop_reason=stream.stop_reason,
+                usage=stream.usage,
+                timings=stream.timings,
+                seed=stream.seed,
+            )
+
+    def _start(self, prompt: Prompt, arguments: dict[str, Any]) -> _native.Stream:
+        for name, other, default in (("max_tokens", "max_new_tokens", None), ("repetition_penalty", "repeat_penalty", 1.0)):
+            value = arguments.pop(other)
+            if value is not None:
+                if arguments[name] is not None:
+                    raise TypeError(f"{name} and {other} are two names of the same argument: give one of them")
+                arguments[name] = value
+            elif arguments[name] is None:
+                arguments[name] = default
+        return self._native.stream(prompt, **arguments)
+
+    @property
+    def tokenizer(self) -> _native.Tokenizer:
+        """The model's vocabulary: ``encode``, ``decode``, ``vocab_size``, ``eos_token_ids``."""
+        return self._native.tokenizer
+
+    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """The prompt text that ``messages`` become, ready for the assistant's answer."""
+        return self._native.apply_chat_template(messages)
+
+    @property
+    def n_ctx(self) -> int:
+        """Tokens that prompt and answer can have together."""
+        return self._native.n_ctx
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What was loaded: architecture, quantization, engine, device, context, threads and memory."""
+        return self._native.info
+
+    def close(self) -> None:
+        """Gives the memory back. Streams that still run keep what they need until they end."""
+        self._native.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self._native.closed:
+            return "<Generator closed>"
+        info = self.info
+        return (
+            f"<Generator {info['name'] or info['path'].name} {info['quantization']}, {info['engine']} engine on "
+            f"{info['device']}, context {info['n_ctx']}>"
+        )

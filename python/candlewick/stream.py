@@ -1,0 +1,201 @@
+"""Streams of text and of tokens, and what a finished generation looks like."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from candlewick import _native
+
+FinishReason = Literal["stop", "length", "cancelled"]
+T = TypeVar("T")
+
+
+class Token(NamedTuple):
+    """One generated token."""
+
+    id: int
+    """Its id in the vocabulary."""
+    text: str
+    """The text that became certain with it: empty while a character or a stop string may be incomplete."""
+    logprob: float
+    """Natural-log probability under the model, before penalties, temperature and filters."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Counts of tokens, named as in OpenAI's API."""
+
+    prompt_tokens: int
+    """Tokens of the prompt, chat template and BOS included."""
+    completion_tokens: int
+    """Generated tokens, the one that ended the stream included."""
+    cached_tokens: int = 0
+    """Prompt tokens that were not computed again."""
+    accepted_tokens: int = 0
+    """Generated tokens that speculation guessed."""
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True)
+class Timings:
+    """How long things took; ``None`` is not known yet."""
+
+    ttft_s: float | None
+    """Seconds from the first ``next()``, where reading the prompt starts, to the first token."""
+    prompt_tps: float | None
+    """Prompt tokens per second until the first token."""
+    generation_tps: float | None
+    """Tokens per second between the first token and the last."""
+
+
+class _Stream(Generic[T]):
+    """What text and token streams share."""
+
+    def __init__(self, native: _native.Stream) -> None:
+        self._native = native
+
+    def _next(self) -> T | None:
+        raise NotImplementedError
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        item = self._next()
+        if item is None:
+            raise StopIteration
+        return item
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        loop = asyncio.get_running_loop()
+        try:
+            item = await loop.run_in_executor(None, self._next)
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        if item is None:
+            raise StopAsyncIteration
+        return item
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+    def cancel(self) -> None:
+        """End the stream, from any thread; what it gave so far stays readable.
+
+        A step that runs in another thread ends after the layer it is in. A stream that has ended stays as it is.
+        """
+        self._native.cancel()
+
+    def close(self) -> None:
+        """The same as `cancel`, under the name that generators have."""
+        self.cancel()
+
+    @property
+    def text(self) -> str:
+        """All text so far."""
+        return self._native.text
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """``"stop"``, ``"length"`` or ``"cancelled"``; ``None`` while it runs."""
+        return self._native.finish_reason
+
+    @property
+    def stop_reason(self) -> str | int | None:
+        """The stop string, or the id of the token, that ended the stream; ``None`` otherwise."""
+        return self._native.stop_reason
+
+    @property
+    def usage(self) -> Usage:
+        """Counts so far."""
+        return Usage(*self._native.usage)
+
+    @property
+    def timings(self) -> Timings:
+        """Times so far."""
+        ttft_s, generation_s = self._native.timings
+        usage = self.usage
+        return Timings(
+            ttft_s=ttft_s,
+            prompt_tps=usage.prompt_tokens / ttft_s if ttft_s else None,
+            generation_tps=(usage.completion_tokens - 1) / generation_s if generation_s else None,
+        )
+
+    @property
+    def seed(self) -> int:
+        """The seed in use: passing it again gives the same text."""
+        return self._native.seed
+
+    def __repr__(self) -> str:
+        state = self.finish_reason or "running"
+        text = self.text
+        shown = text if len(text) <= 60 else text[:57] + "..."
+        return f"<{type(self).__name__} {state}, {self.usage.completion_tokens} tokens, {shown!r}>"
+
+
+class TextStream(_Stream[str]):
+    """The text of one generation, as it is written.
+
+    Iterating, with ``for`` or ``async for``, gives non-empty pieces of text; joined they are `text`. No piece ends
+    inside a character, and no part of a stop string is given. Leaving a ``with`` block cancels the stream.
+    """
+
+    def _next(self) -> str | None:
+        return self._native.next_text()
+
+
+class TokenStream(_Stream[Token]):
+    """The tokens of one generation: as `TextStream`, but each item is a `Token`."""
+
+    def _next(self) -> Token | None:
+        item = self._native.next_token()
+        return None if item is None else Token(*item)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A finished generation; ``str()`` gives its text."""
+
+    text: str
+    """The generated text."""
+    finish_reason: FinishReason
+    """Why it ended."""
+    stop_reason: str | int | None = field(repr=False)
+    """The stop string, or the id of the token, that ended it."""
+    usage: Usage = field(repr=False)
+    """Counts of tokens."""
+    timings: Timings = field(repr=False)
+    """How long it took."""
+    seed: int
+    """The seed that gives this text again."""
+
+    def __str__(self) -> str:
+        return self.text

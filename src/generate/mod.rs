@@ -1,0 +1,12 @@
+//! Prompt in, text deltas out: the one place where engine, sampler and text meet.
+
+mod model;
+mod prompt;
+mod request;
+mod stream;
+mod turn;
+
+pub use model::{LoadOptions, Model};
+pub use prompt::Prompt;
+pub use request::Request;
+pub use stream::{FinishReason, StopReason, Stream, Timings, Token, Usage};

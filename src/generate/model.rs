@@ -1,0 +1,187 @@
+//! A loaded model: weights, tokenizer and template, ready to start streams.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::prompt::Prompt;
+use super::request::Request;
+use super::stream::Stream;
+use super::turn::Turns;
+use crate::engine::{self, Engine, EngineKind, EngineOptions, Interrupt, Sequence};
+use crate::error::{Error, Result, bytes};
+use crate::gguf::Gguf;
+use crate::model::Config;
+use crate::text::{ChatTemplate, PHI3_TEMPLATE, Tokenizer};
+
+/// What to load and how.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// The GGUF file.
+    pub path: PathBuf,
+    /// A `tokenizer.json` to use instead of the file's own vocabulary.
+    pub tokenizer: Option<PathBuf>,
+    /// Map the file, or read it.
+    pub mmap: bool,
+    /// Engine, device, context, KV.
+    pub engine: EngineOptions,
+}
+
+/// Weights, tokenizer and template of one file.
+pub struct Model {
+    /// The file.
+    pub gguf: Arc<Gguf>,
+    /// Its hyperparameters.
+    pub config: Config,
+    /// Its vocabulary.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Its chat format.
+    pub template: ChatTemplate,
+    /// What runs it.
+    pub engine: Arc<dyn Engine>,
+    /// Which engine that is.
+    pub kind: EngineKind,
+    pub(super) turns: Turns,
+    pid: u32,
+}
+
+impl Model {
+    /// Opens, checks and loads a model.
+    pub fn load(options: &LoadOptions, interrupt: Interrupt) -> Result<Arc<Self>> {
+        let path = &options.path;
+        let gguf = Arc::new(Gguf::open(path, options.mmap)?);
+        let config = Config::from_gguf(&gguf).map_err(|e| e.in_file(path))?;
+        let tokenizer = match &options.tokenizer {
+            Some(json) => Tokenizer::from_json(json, &gguf.metadata)?,
+            None => Tokenizer::from_gguf(&gguf.metadata).map_err(|e| e.in_file(path))?,
+        };
+        check_vocabulary(&tokenizer, &config, options.tokenizer.as_deref())
+            .map_err(|e| e.in_file(path))?;
+        let piece = |id: Option<u32>| {
+            id.and_then(|id| tokenizer.piece(id))
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let template = ChatTemplate::new(
+            gguf.metadata
+                .str("tokenizer.chat_template")
+                .map_err(|e| e.in_file(path))?
+                .unwrap_or(PHI3_TEMPLATE),
+            &piece(tokenizer.bos()),
+            &piece(tokenizer.eos_ids().first().copied()),
+        )?;
+        let engine = engine::load(&gguf, &config, &options.engine, interrupt)
+            .map_err(|e| e.in_file(path))?;
+        Ok(Arc::new(Self {
+            gguf,
+            config,
+            tokenizer: Arc::new(tokenizer),
+            template,
+            engine,
+            kind: options.engine.kind,
+            turns: Turns::default(),
+            pid: std::process::id(),
+        }))
+    }
+
+    /// Checks `request` and encodes `prompt`; the work starts with the first [`Stream::next`].
+    pub fn stream(self: &Arc<Self>, prompt: Prompt, request: Request) -> Result<Stream> {
+        request.validate(self.config.n_vocab)?;
+        let ids = prompt.encode(self)?;
+        if ids.len() >= self.engine.n_ctx() {
+            return Err(Error::ContextLength {
+                prompt_tokens: ids.len(),
+                n_ctx: self.engine.n_ctx(),
+                model_ctx: self.config.n_ctx,
+            });
+        }
+        Stream::new(self.clone(), ids, request)
+    }
+
+    /// Logits after `ids`, run in steps of at most `chunk` tokens; for comparison with references.
+    pub fn logits(&self, ids: &[u32], chunk: usize) -> Result<Vec<f32>> {
+        let mut sequence = self.engine.sequence()?;
+        let chunk = chunk.clamp(1, engine::CHUNK);
+        let mut logits = None;
+        for tokens in ids.chunks(chunk) {
+            logits = self.step(sequence.as_mut(), tokens, true, &mut || Ok(()))?;
+        }
+        logits.ok_or_else(|| Error::InvalidRequest("no ids to run".into()))
+    }
+
+    /// The quantization as people name it: the type of most of the weights' bytes, such as `"Q4_K"`.
+    pub fn quantization(&self) -> &'static str {
+        let mut totals = std::collections::BTreeMap::new();
+        for tensor in self.gguf.tensors() {
+            *totals.entry(tensor.ty.name()).or_insert(0) += tensor.n_bytes();
+        }
+        totals
+            .into_iter()
+            .max_by_key(|&(_, n)| n)
+            .map_or("none", |(name, _)| name)
+    }
+
+    /// Runs one step on `sequence` when its turn comes.
+    pub(super) fn step(
+        &self,
+        sequence: &mut dyn Sequence,
+        tokens: &[u32],
+        logits: bool,
+        interrupt: Interrupt,
+    ) -> Result<Option<Vec<f32>>> {
+        if std::process::id() != self.pid {
+            return Err(Error::InvalidRequest(
+                "this generator was made before a fork, and its threads live in the parent process: create the \
+                 Generator in the child, or use multiprocessing's \"spawn\" start method"
+                    .into(),
+            ));
+        }
+        let _turn = self.turns.take(interrupt)?;
+        sequence.forward(tokens, logits, interrupt)
+    }
+}
+
+impl Error {
+    /// Names the file that an error is about, where its text does not yet.
+    fn in_file(self, path: &Path) -> Self {
+        let name = |m: String| {
+            let path = path.display().to_string();
+            if m.contains(&path) {
+                m
+            } else {
+                format!("`{path}`: {m}")
+            }
+        };
+        match self {
+            Self::ModelFormat(m) => Self::ModelFormat(name(m)),
+            Self::Unsupported(m) => Self::Unsupported(name(m)),
+            other => other,
+        }
+    }
+}
+
+/// A vocabulary of the file is as large as the embedding; a tokenizer.json may leave padding rows unnamed.
+fn check_vocabulary(tokenizer: &Tokenizer, config: &Config, json: Option<&Path>) -> Result<()> {
+    let (found, rows) = (tokenizer.vocab_size(), config.n_vocab);
+    match json {
+        None if found != rows => Err(Error::ModelFormat(format!(
+            "the vocabulary has {found} tokens and the embedding `token_embd.weight` {rows} rows, expected as many"
+        ))),
+        Some(path) if found > rows => Err(Error::ModelFormat(format!(
+            "`{}` has {found} tokens and the model only {rows}: it belongs to another model",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Model({}, {}, {})",
+            self.gguf.path.display(),
+            self.quantization(),
+            bytes(self.gguf.file_bytes().len() as u64)
+        )
+    }
+}

@@ -1,0 +1,296 @@
+//! The loop: prefill in chunks, then sample, decode, emit, until something ends it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::model::Model;
+use super::request::Request;
+use crate::engine::{CHUNK, Interrupt, Sequence};
+use crate::error::{Error, Result};
+use crate::sample::{self, Sampler};
+use crate::text::{Detokenizer, StopStrings, Stopped};
+
+/// Why a stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// An end token, a stop token or a stop string.
+    Stop,
+    /// `max_tokens`, or the end of the context.
+    Length,
+    /// Somebody asked for it.
+    Cancelled,
+}
+
+impl FinishReason {
+    /// As in OpenAI's API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// What a stream stopped at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StopReason {
+    /// A stop string of the request.
+    Text(String),
+    /// An end token of the model, or a stop token of the request.
+    Id(u32),
+}
+
+/// One generated token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Token {
+    /// Its id.
+    pub id: u32,
+    /// The text that became certain with it: none while a character or a stop string may be incomplete.
+    pub text: String,
+    /// Its natural-log probability under the model, before penalties, temperature and filters.
+    pub logprob: f32,
+}
+
+/// Counts, as in OpenAI's API.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the prompt, template and BOS included.
+    pub prompt_tokens: usize,
+    /// Generated tokens, the one that ended the stream included.
+    pub completion_tokens: usize,
+}
+
+/// How long things took.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Timings {
+    /// From the first `next` to the first token.
+    pub ttft: Option<Duration>,
+    /// From the first token to the last.
+    pub generation: Option<Duration>,
+}
+
+/// One generation in progress. Dropping it frees its KV.
+pub struct Stream {
+    model: Arc<Model>,
+    request: Request,
+    seed: u64,
+    prompt: Vec<u32>,
+    // None before the first step and after the last
+    sequence: Option<Box<dyn Sequence>>,
+    n_prefilled: usize,
+    // The last chosen token, not yet run
+    last: Option<u32>,
+    sampler: Sampler,
+    detokenizer: Detokenizer,
+    stops: StopStrings,
+    text: String,
+    finish: Option<FinishReason>,
+    stop_reason: Option<StopReason>,
+    n_generated: usize,
+    started: Option<Instant>,
+    first_token: Option<Instant>,
+    last_token: Option<Instant>,
+}
+
+impl Stream {
+    pub(super) fn new(model: Arc<Model>, prompt: Vec<u32>, request: Request) -> Result<Self> {
+        let seed = request.seed.unwrap_or_else(random_seed);
+        Ok(Self {
+            sampler: Sampler::new(request.sampling.clone(), seed),
+            detokenizer: Detokenizer::new(model.tokenizer.clone(), &prompt),
+            stops: StopStrings::new(request.stop.clone())?,
+            seed,
+            prompt,
+            sequence: None,
+            n_prefilled: 0,
+            last: None,
+            text: String::new(),
+            finish: None,
+            stop_reason: None,
+            n_generated: 0,
+            started: None,
+            first_token: None,
+            last_token: None,
+            model,
+            request,
+        })
+    }
+
+    /// The next token, or `None` at the end.
+    ///
+    /// # Errors
+    /// What the engine or `interrupt` gives; the stream has ended then, with what it gave so far.
+    /// [`Error::Interrupted`] is not given but ends the stream as cancelled.
+    pub fn next(&mut self, interrupt: Interrupt) -> Result<Option<Token>> {
+        if self.finish.is_some() {
+            return Ok(None);
+        }
+        match self.advance(interrupt) {
+            Ok(token) => Ok(Some(token)),
+            Err(error) => {
+                self.end(FinishReason::Cancelled);
+                if matches!(error, Error::Interrupted) {
+                    Ok(None)
+                } else {
+                    Err(error)
+                }
+            }
+        }
+    }
+
+    fn advance(&mut self, interrupt: Interrupt) -> Result<Token> {
+        self.started.get_or_insert_with(Instant::now);
+        let mut logits = match self.last {
+            None => self.prefill(interrupt)?,
+            Some(id) => self.run(&[id], true, interrupt)?.unwrap_or_default(),
+        };
+        interrupt()?;
+        let raw = logits.clone();
+        let id = self.sampler.sample(&mut logits)?;
+        let now = Instant::now();
+        self.first_token.get_or_insert(now);
+        self.last_token = Some(now);
+        self.last = Some(id);
+        self.n_generated += 1;
+        Ok(Token {
+            id,
+            text: self.emit(id),
+            logprob: sample::logprob(&raw, id),
+        })
+    }
+
+    fn prefill(&mut self, interrupt: Interrupt) -> Result<Vec<f32>> {
+        loop {
+            let end = (self.n_prefilled + CHUNK).min(self.prompt.len());
+            let chunk = self.prompt[self.n_prefilled..end].to_vec();
+            let last = end == self.prompt.len();
+            let logits = self.run(&chunk, last, interrupt)?;
+            self.n_prefilled = end;
+            if let Some(logits) = logits {
+                return Ok(logits);
+            }
+        }
+    }
+
+    fn run(
+        &mut self,
+        tokens: &[u32],
+        logits: bool,
+        interrupt: Interrupt,
+    ) -> Result<Option<Vec<f32>>> {
+        let sequence = match &mut self.sequence {
+            Some(sequence) => sequence,
+            none => none.insert(self.model.engine.sequence()?),
+        };
+        self.model
+            .step(sequence.as_mut(), tokens, logits, interrupt)
+    }
+
+    /// Takes in a chosen token: its text, and whether it ends the stream.
+    fn emit(&mut self, id: u32) -> String {
+        let ends = self.request.stop_token_ids.contains(&id)
+            || (!self.request.ignore_eos && self.model.tokenizer.eos_ids().contains(&id));
+        let mut text = if ends { String::new() } else { self.push(id) };
+        let length = self
+            .request
+            .max_tokens
+            .is_some_and(|max| self.n_generated >= max)
+            || self.prompt.len() + self.n_generated >= self.model.engine.n_ctx();
+        if self.finish.is_none() && (ends || length) {
+            text += &self.flush();
+            if ends && self.finish.is_none() {
+                self.stop_reason = Some(StopReason::Id(id));
+            }
+            self.end(if ends {
+                FinishReason::Stop
+            } else {
+                FinishReason::Length
+            });
+        }
+        self.text += &text;
+        text
+    }
+
+    fn push(&mut self, id: u32) -> String {
+        let delta = self.detokenizer.push(id);
+        let stopped = self.stops.push(&delta);
+        self.take(stopped)
+    }
+
+    /// What was held back, now that nothing follows.
+    fn flush(&mut self) -> String {
+        let rest = self.detokenizer.finish();
+        let stopped = self.stops.push(&rest);
+        let mut text = self.take(stopped);
+        if self.finish.is_none() {
+            let held = self.stops.finish();
+            text += &self.take(held);
+        }
+        text
+    }
+
+    fn take(&mut self, stopped: Stopped) -> String {
+        if let Some(index) = stopped.matched {
+            self.stop_reason = Some(StopReason::Text(self.request.stop[index].clone()));
+            self.end(FinishReason::Stop);
+        }
+        stopped.text
+    }
+
+    fn end(&mut self, reason: FinishReason) {
+        self.finish.get_or_insert(reason);
+        self.sequence = None;
+    }
+
+    /// Ends the stream; what it gave so far stays.
+    pub fn cancel(&mut self) {
+        self.end(FinishReason::Cancelled);
+    }
+
+    /// All text so far.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Why it ended, or `None` while it runs.
+    pub fn finish_reason(&self) -> Option<FinishReason> {
+        self.finish
+    }
+
+    /// What it stopped at.
+    pub fn stop_reason(&self) -> Option<&StopReason> {
+        self.stop_reason.as_ref()
+    }
+
+    /// Counts so far.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            prompt_tokens: self.prompt.len(),
+            completion_tokens: self.n_generated,
+        }
+    }
+
+    /// Times so far.
+    pub fn timings(&self) -> Timings {
+        let between = |from: Option<Instant>, to: Option<Instant>| Some(to?.duration_since(from?));
+        Timings {
+            ttft: between(self.started, self.first_token),
+            generation: between(self.first_token, self.last_token),
+        }
+    }
+
+    /// The seed in use.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+}
+
+/// From the system's randomness, by way of the standard library's hasher; 53 bits survive JSON.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish()
+        >> 11
+}

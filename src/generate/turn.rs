@@ -1,0 +1,109 @@
+//! Whose turn it is to use the engine: first come, first served, one step at a time.
+//!
+//! A plain mutex would let one thread take the engine again and again, and a thread that waits for it could
+//! not be interrupted while another's prompt is being read.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::engine::Interrupt;
+use crate::error::Result;
+
+/// How often a waiting thread looks whether it should stop.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+#[derive(Debug, Default)]
+struct State {
+    next_ticket: u64,
+    // The front holds the engine, the rest wait.
+    queue: VecDeque<u64>,
+}
+
+/// The queue in front of one engine.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// Holds the engine until dropped.
+pub(super) struct Turn<'a> {
+    turns: &'a Turns,
+    ticket: u64,
+}
+
+impl Turns {
+    /// Waits for the engine; an interruption gives up the place in the queue.
+    pub(super) fn take(&self, interrupt: Interrupt) -> Result<Turn<'_>> {
+        let mut state = self.lock();
+        let ticket = state.next_ticket;
+        state.next_ticket += 1;
+        state.queue.push_back(ticket);
+        // From here on, dropping `turn` leaves the queue.
+        let turn = Turn {
+            turns: self,
+            ticket,
+        };
+        while state.queue.front() != Some(&ticket) {
+            state = self
+                .changed
+                .wait_timeout(state, LOOK_EVERY)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+            if state.queue.front() != Some(&ticket) {
+                drop(state);
+                interrupt()?;
+                state = self.lock();
+            }
+        }
+        drop(state);
+        Ok(turn)
+    }
+
+    // The queue is consistent after every statement, so a panic elsewhere does not spoil it.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.turns.lock().queue.retain(|&t| t != self.ticket);
+        self.turns.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn turns_are_served_in_order_and_alone() {
+        let (turns, inside) = (Turns::default(), std::sync::atomic::AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let _turn = turns.take(&mut || Ok(())).expect("never interrupted");
+                        assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                        inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert!(turns.lock().queue.is_empty());
+    }
+
+    #[test]
+    fn an_interrupted_wait_leaves_the_queue() {
+        let turns = Turns::default();
+        let held = turns.take(&mut || Ok(())).expect("free");
+        assert!(turns.take(&mut || Err(Error::Interrupted)).is_err());
+        drop(held);
+        turns
+            .take(&mut || Err(Error::Interrupted))
+            .expect("free again, without waiting");
+    }
+}

@@ -1,0 +1,190 @@
+//! `candlewick._native.Generator`: a loaded model behind a door that can be closed.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::convert;
+use super::errors::{guard, invalid};
+use super::signals::Signals;
+use super::stream::Stream;
+use super::tokenizer::Tokenizer;
+use crate::engine::{DeviceChoice, EngineKind, EngineOptions, KvType};
+use crate::generate::{LoadOptions, Model, Request};
+use crate::sample::SamplingParams;
+
+/// A loaded model. Private: `candlewick.Generator` is the public class.
+#[pyclass(frozen, module = "candlewick._native")]
+pub struct Generator(Mutex<Option<Arc<Model>>>);
+
+impl Generator {
+    fn model(&self) -> PyResult<Arc<Model>> {
+        let model = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        model
+            .clone()
+            .ok_or_else(|| invalid("this generator is closed: create a new one".into()))
+    }
+}
+
+#[pymethods]
+impl Generator {
+    #[new]
+    #[pyo3(signature = (path, *, tokenizer, device, engine, n_ctx, kv_type, mmap))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        py: Python<'_>,
+        path: PathBuf,
+        tokenizer: Option<PathBuf>,
+        device: &str,
+        engine: &str,
+        n_ctx: Option<&Bound<'_, PyAny>>,
+        kv_type: &str,
+        mmap: bool,
+    ) -> PyResult<Self> {
+        let options = LoadOptions {
+            path,
+            tokenizer,
+            mmap,
+            engine: EngineOptions {
+                kind: EngineKind::parse(engine)?,
+                device: DeviceChoice::parse(device)?,
+                n_ctx: n_ctx.map(|n| convert::count("n_ctx", n)).transpose()?,
+                kv_type: KvType::parse(kv_type)?,
+            },
+        };
+        let mut signals = Signals::new(py, None)?;
+        let model = py.detach(|| guard(|| Model::load(&options, &mut || signals.check())));
+        signals.into_result()?;
+        Ok(Self(Mutex::new(Some(model?))))
+    }
+
+    #[pyo3(signature = (prompt, *, raw, max_tokens, temperature, top_p, top_k, min_p, repetition_penalty, repeat_last_n,
+        frequency_penalty, presence_penalty, stop, stop_token_ids, ignore_eos, logit_bias, seed))]
+    #[allow(clippy::too_many_arguments)]
+    fn stream(
+        &self,
+        py: Python<'_>,
+        prompt: &Bound<'_, PyAny>,
+        raw: bool,
+        max_tokens: Option<&Bound<'_, PyAny>>,
+        temperature: &Bound<'_, PyAny>,
+        top_p: &Bound<'_, PyAny>,
+        top_k: &Bound<'_, PyAny>,
+        min_p: &Bound<'_, PyAny>,
+        repetition_penalty: &Bound<'_, PyAny>,
+        repeat_last_n: &Bound<'_, PyAny>,
+        frequency_penalty: &Bound<'_, PyAny>,
+        presence_penalty: &Bound<'_, PyAny>,
+        stop: Option<&Bound<'_, PyAny>>,
+        stop_token_ids: Option<&Bound<'_, PyAny>>,
+        ignore_eos: bool,
+        logit_bias: Option<&Bound<'_, PyAny>>,
+        seed: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Stream> {
+        let model = self.model()?;
+        let request = Request {
+            max_tokens: max_tokens
+                .map(|n| convert::count("max_tokens", n))
+                .transpose()?,
+            sampling: SamplingParams {
+                temperature: convert::float("temperature", temperature)?,
+                top_p: convert::float("top_p", top_p)?,
+                top_k: convert::count("top_k", top_k)?,
+                min_p: convert::float("min_p", min_p)?,
+                repetition_penalty: convert::float("repetition_penalty", repetition_penalty)?,
+                repeat_last_n: convert::count("repeat_last_n", repeat_last_n)?,
+                frequency_penalty: convert::float("frequency_penalty", frequency_penalty)?,
+                presence_penalty: convert::float("presence_penalty", presence_penalty)?,
+                logit_bias: logit_bias
+                    .map_or(Ok(Vec::new()), |b| convert::biases("logit_bias", b))?,
+            },
+            stop: stop.map_or(Ok(Vec::new()), |s| convert::texts("stop", s))?,
+            stop_token_ids: stop_token_ids
+                .map_or(Ok(Vec::new()), |ids| convert::ids("stop_token_ids", ids))?,
+            ignore_eos,
+            seed: seed
+                .map(|s| convert::int("seed", s, 0, i128::from(u64::MAX)).map(|n| n as u64))
+                .transpose()?,
+        };
+        let prompt = convert::prompt(prompt, raw)?;
+        let stream = py.detach(|| guard(|| model.stream(prompt, request)))?;
+        Ok(Stream::new(stream))
+    }
+
+    /// Logits after `ids`, run in steps of `chunk` tokens: (n_vocab) floats. For tests against references.
+    fn logits(&self, py: Python<'_>, ids: Vec<u32>, chunk: usize) -> PyResult<Vec<f32>> {
+        let model = self.model()?;
+        Ok(py.detach(|| guard(|| model.logits(&ids, chunk)))?)
+    }
+
+    fn apply_chat_template(&self, py: Python<'_>, messages: &Bound<'_, PyAny>) -> PyResult<String> {
+        let model = self.model()?;
+        let messages = convert::messages("messages", messages)?;
+        Ok(py.detach(|| guard(|| model.template.render(&messages)))?)
+    }
+
+    #[getter]
+    fn tokenizer(&self) -> PyResult<Tokenizer> {
+        Ok(Tokenizer::new(self.model()?.tokenizer.clone()))
+    }
+
+    #[getter]
+    fn n_ctx(&self) -> PyResult<usize> {
+        Ok(self.model()?.engine.n_ctx())
+    }
+
+    #[getter]
+    fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let model = self.model()?;
+        let info = PyDict::new(py);
+        let general = |key: &str| {
+            model
+                .gguf
+                .metadata
+                .str(key)
+                .ok()
+                .flatten()
+                .map(str::to_owned)
+        };
+        info.set_item("name", general("general.name"))?;
+        info.set_item("path", model.gguf.path.as_path())?;
+        info.set_item("architecture", general("general.architecture"))?;
+        info.set_item("quantization", model.quantization())?;
+        info.set_item("engine", model.kind.name())?;
+        info.set_item("device", model.engine.device())?;
+        info.set_item("n_ctx", model.engine.n_ctx())?;
+        info.set_item("model_n_ctx", model.config.n_ctx)?;
+        info.set_item("sliding_window", model.config.sliding_window)?;
+        info.set_item("vocab_size", model.config.n_vocab)?;
+        info.set_item("n_layers", model.config.n_layers)?;
+        info.set_item("n_threads", crate::engine::start_threads()?)?;
+        info.set_item("file_bytes", model.gguf.file_bytes().len())?;
+        info.set_item("weight_bytes", model.engine.weight_bytes())?;
+        info.set_item("kv_bytes_per_token", model.engine.kv_bytes_per_token())?;
+        info.set_item("chat_template", general("tokenizer.chat_template"))?;
+        let topics = model
+            .gguf
+            .metadata
+            .strs("candlewick.demo.topics")
+            .ok()
+            .flatten();
+        info.set_item("topics", topics.map(<[String]>::to_vec))?;
+        Ok(info)
+    }
+
+    #[getter]
+    fn closed(&self) -> bool {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_none()
+    }
+
+    fn close(&self, py: Python<'_>) {
+        let model = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Giving gigabytes back takes a moment.
+        py.detach(|| drop(model));
+    }
+}

@@ -1,0 +1,48 @@
+//! The binding: signatures, conversions, and the GIL released around all work. No logic.
+//!
+//! `candlewick._native` is private; the public, documented classes are Python (`python/candlewick`).
+
+mod convert;
+mod errors;
+mod generator;
+mod signals;
+mod stream;
+mod tokenizer;
+
+use pyo3::prelude::*;
+
+/// The extension module of the `candlewick` package.
+#[pymodule(gil_used = false)]
+mod _native {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use super::generator::Generator;
+    #[pymodule_export]
+    use super::stream::Stream;
+    #[pymodule_export]
+    use super::tokenizer::Tokenizer;
+
+    /// Starts the threads that products run on, once for the process, and returns their number.
+    #[pyfunction]
+    fn start_threads() -> PyResult<usize> {
+        Ok(crate::engine::start_threads()?)
+    }
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::start_logging(module.py())?;
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}
+
+/// Our log records go to Python's `logging`, below the logger `candlewick`; other crates' go nowhere.
+fn start_logging(py: Python<'_>) -> PyResult<()> {
+    // Records are rare: asking Python each time means that a level set later is honoured.
+    let logger = pyo3_log::Logger::new(py, pyo3_log::Caching::Nothing)?
+        .filter(log::LevelFilter::Off)
+        .filter_target("candlewick".to_owned(), log::LevelFilter::Debug);
+    // A second import, in a sub-interpreter say, finds the first one's logger in place.
+    let _ = logger.install();
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! `candlewick._native.Stream`: one generation, stepped with the GIL released.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+
+use super::errors::guard;
+use super::signals::Signals;
+use crate::error::Result;
+use crate::generate::{self, FinishReason, StopReason, Timings, Token, Usage};
+
+/// A stream in progress. Private: `candlewick.TextStream` is the public class.
+#[pyclass(frozen, module = "candlewick._native")]
+pub struct Stream {
+    inner: Mutex<generate::Stream>,
+    cancelled: AtomicBool,
+    // What can be asked while a step runs
+    view: Mutex<View>,
+    seed: u64,
+}
+
+struct View {
+    text: String,
+    finish: Option<FinishReason>,
+    stop_reason: Option<StopReason>,
+    usage: Usage,
+    timings: Timings,
+}
+
+impl View {
+    fn update(&mut self, stream: &generate::Stream) {
+        self.text.push_str(&stream.text()[self.text.len()..]);
+        self.finish = stream.finish_reason();
+        self.stop_reason = stream.stop_reason().cloned();
+        self.usage = stream.usage();
+        self.timings = stream.timings();
+    }
+}
+
+impl Stream {
+    pub(super) fn new(inner: generate::Stream) -> Self {
+        let mut view = View {
+            text: String::new(),
+            finish: None,
+            stop_reason: None,
+            usage: Usage::default(),
+            timings: Timings::default(),
+        };
+        view.update(&inner);
+        let seed = inner.seed();
+        Self {
+            inner: Mutex::new(inner),
+            cancelled: AtomicBool::new(false),
+            view: Mutex::new(view),
+            seed,
+        }
+    }
+
+    fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits while another thread is in a step of this stream, without becoming deaf to signals.
+    fn lock(&self, signals: &mut Signals) -> Result<MutexGuard<'_, generate::Stream>> {
+        loop {
+            match self.inner.try_lock() {
+                Ok(inner) => return Ok(inner),
+                Err(TryLockError::Poisoned(inner)) => return Ok(inner.into_inner()),
+                Err(TryLockError::WouldBlock) => {
+                    signals.check()?;
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        }
+    }
+
+    /// Tokens until `enough` of one is true, or the end.
+    fn advance(&self, py: Python<'_>, enough: fn(&Token) -> bool) -> PyResult<Option<Token>> {
+        let mut signals = Signals::new(py, Some(&self.cancelled))?;
+        let result = py.detach(|| {
+            guard(|| {
+                let Ok(mut stream) = self.lock(&mut signals) else {
+                    return Ok(None);
+                };
+                loop {
+                    let next = stream.next(&mut || signals.check());
+                    self.view().update(&stream);
+                    match next? {
+                        Some(token) if !enough(&token) => {}
+                        other => return Ok(other),
+                    }
+                }
+            })
+        });
+        signals.into_result()?;
+        Ok(result?)
+    }
+}
+
+#[pymethods]
+impl Stream {
+    /// The next delta that is not empty, or `None` at the end.
+    fn next_text(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        Ok(self
+            .advance(py, |token| !token.text.is_empty())?
+            .map(|token| token.text))
+    }
+
+    /// The next token as (id, text, logprob), or `None` at the end.
+    fn next_token(&self, py: Python<'_>) -> PyResult<Option<(u32, String, f32)>> {
+        Ok(self
+            .advance(py, |_| true)?
+            .map(|token| (token.id, token.text, token.logprob)))
+    }
+
+    /// Ends the stream, at once or after the layer that is running in another thread.
+    fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        if let Ok(mut stream) = self.inner.try_lock() {
+            stream.cancel();
+            self.view().update(&stream);
+        }
+    }
+
+    #[getter]
+    fn text(&self) -> String {
+        self.view().text.clone()
+    }
+
+    #[getter]
+    fn finish_reason(&self) -> Option<&'static str> {
+        self.view().finish.map(FinishReason::name)
+    }
+
+    #[getter]
+    fn stop_reason<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match &self.view().stop_reason {
+            None => Ok(py.None().into_bound(py)),
+            Some(StopReason::Text(text)) => Ok(text.into_pyobject(py)?.into_any()),
+            Some(StopReason::Id(id)) => Ok(id.into_pyobject(py)?.into_any()),
+        }
+    }
+
+    #[getter]
+    fn usage(&self) -> (usize, usize) {
+        let usage = self.view().usage;
+        (usage.prompt_tokens, usage.completion_tokens)
+    }
+
+    /// (ttft_s, generation_s), each `None` until it is known.
+    #[getter]
+    fn timings(&self) -> (Option<f64>, Option<f64>) {
+        let timings = self.view().timings;
+        (
+            timings.ttft.map(|d| d.as_secs_f64()),
+            timings.generation.map(|d| d.as_secs_f64()),
+        )
+    }
+
+    #[getter]
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+}
