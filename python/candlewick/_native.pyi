@@ -7,6 +7,7 @@ from candlewick.stream import FinishReason
 __version__: str
 
 def start_threads() -> int: ...
+
 @final
 class Generator:
     def __new__(

@@ -53,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="stream the answer to a prompt")
     run.add_argument("prompt", help="the prompt; - reads standard input")
-    run.add_argument("--model", default="demo", help="a .gguf file, a folder that holds one, or demo (default: %(default)s)")
+    run.add_argument(
+        "--model", default="demo", help="a .gguf file, a folder that holds one, or demo (default: %(default)s)"
+    )
     run.add_argument("--engine", default="auto", help="auto, candle or original (default: %(default)s)")
     run.add_argument("--max-tokens", type=int, metavar="N", help="generated tokens at most (default: no limit)")
     run.add_argument("--temperature", type=float, default=1.0, metavar="T", help="0 is greedy (default: %(default)s)")

@@ -189,7 +189,10 @@ class Generator:
             )
 
     def _start(self, prompt: Prompt, arguments: dict[str, Any]) -> _native.Stream:
-        for name, other, default in (("max_tokens", "max_new_tokens", None), ("repetition_penalty", "repeat_penalty", 1.0)):
+        for name, other, default in (
+            ("max_tokens", "max_new_tokens", None),
+            ("repetition_penalty", "repeat_penalty", 1.0),
+        ):
             value = arguments.pop(other)
             if value is not None:
                 if arguments[name] is not None:

@@ -88,7 +88,12 @@ def _listing(files: list[Path]) -> str:
 
 def _looks_like_hub_id(name: str) -> bool:
     owner, slash, repo = name.partition("/")
-    return bool(slash and owner and repo) and not name.endswith(SUFFIX) and "/" not in repo and owner not in (".", "..", "~")
+    return (
+        bool(slash and owner and repo)
+        and not name.endswith(SUFFIX)
+        and "/" not in repo
+        and owner not in (".", "..", "~")
+    )
 
 
 def _not_yet(name: str) -> ModelNotFoundError:

@@ -24,7 +24,9 @@ def start(n_threads: int | None) -> int:
         if isinstance(n_threads, bool) or not isinstance(n_threads, int):
             raise TypeError(f"n_threads must be int or None, not {type(n_threads).__name__}")
         if not 1 <= n_threads <= 1024:
-            raise InvalidRequestError(f"n_threads is {n_threads}, expected 1 to 1024 (or None: all this process may use)")
+            raise InvalidRequestError(
+                f"n_threads is {n_threads}, expected 1 to 1024 (or None: all this process may use)"
+            )
     with _lock:
         if _started is None:
             _started = _start(n_threads)
