@@ -90,6 +90,7 @@ class Tokenizer:
             InvalidRequestError: An id is outside the vocabulary.
         """
 
+    def deltas(self, prompt: Sequence[int], ids: Sequence[int]) -> list[str]: ...
     def __len__(self) -> int: ...
     @property
     def vocab_size(self) -> int:

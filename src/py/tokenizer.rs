@@ -53,6 +53,14 @@ impl Tokenizer {
         Ok(py.detach(|| guard(|| self.0.decode(&ids, skip_special_tokens)))?)
     }
 
+    /// What a stream gives for each of `ids` after `prompt`, and at its end. For tests of the detokenizer.
+    fn deltas(&self, prompt: Vec<u32>, ids: Vec<u32>) -> Vec<String> {
+        let mut detokenizer = text::Detokenizer::new(self.0.clone(), &prompt);
+        let mut deltas: Vec<String> = ids.into_iter().map(|id| detokenizer.push(id)).collect();
+        deltas.push(detokenizer.finish());
+        deltas
+    }
+
     /// Tokens in the vocabulary.
     #[getter]
     fn vocab_size(&self) -> usize {

@@ -11,9 +11,9 @@
 //! `regex` crate every text takes linear time, where a backtracking engine gives up on long runs of
 //! white space, and `tokenizers` then silently leaves the rest of the text unsplit.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use ahash::{HashMap, HashMapExt};
 use regex::Regex;
 
 use super::merge::{Merger, NONE};

@@ -379,6 +379,22 @@ mod tests {
                 "{% for k, v in {'a': 1}.items() %}{{ k }}{{ v }}{% endfor %}",
                 "a1",
             ),
+            ("x\n", "x"),
+            (
+                "{{ {'a':[]} | tojson(separators=(',', ':')) }}",
+                "{\"a\":[]}",
+            ),
+            ("{{ 'a' ~ true ~ none }}", "aTrueNone"),
+            ("{{ [1, 'a', true, none] }}", "[1, 'a', True, None]"),
+            ("{{ 'a'[5:] }}|{{ 'abc'[::-1] }}", "|cba"),
+            ("{{ 'x' if false }}", ""),
+            ("{{ 1.0 }} {{ 7 // 2 }} {{ 7 % 3 }}", "1.0 3 1"),
+            ("{{ 'a\\nb' | indent(2) }}", "a\n  b"),
+            (
+                "{{ ['b', 'a'] | sort | first }} {{ 'abc' | length }} {{ ' x ' | trim }}",
+                "a 3 x",
+            ),
+            ("{{ 'A-B'.lower().replace('-', '') | capitalize }}", "Ab"),
         ] {
             assert_eq!(render(source), text, "{source}");
         }

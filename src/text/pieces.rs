@@ -3,7 +3,9 @@
 //! Both tokenizer sources fill this one table, so that decoding is the same code for both. It does
 //! not say which id a text becomes; that is `spm.rs`, `bpe.rs` or the `tokenizers` crate.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use ahash::HashMap;
 
 /// What an id is, in the GGUF's terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +56,8 @@ impl Pieces {
             return None;
         }
         match self.ids.entry(piece.into()) {
-            std::collections::hash_map::Entry::Occupied(e) => Some(*e.get()),
-            std::collections::hash_map::Entry::Vacant(e) => {
+            Entry::Occupied(e) => Some(*e.get()),
+            Entry::Vacant(e) => {
                 e.insert(id);
                 None
             }

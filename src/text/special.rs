@@ -30,15 +30,17 @@ pub struct Specials {
     pieces: Vec<(u32, Box<str>)>,
 }
 
-/// Which specials swallow white space.
+/// Which specials swallow white space, after the `added_tokens` of the models' `tokenizer.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Strip {
+    /// None.
     None,
-    /// After it, for all but `<s>`, `<unk>` and `<|endoftext|>`: `added_tokens` of Phi-3's and
-    /// Phi-4-mini's `tokenizer.json`.
-    Right,
-    /// On both sides of every special: `added_tokens` of Phi-4's.
-    Both,
+    /// What follows it: all but `<s>`, `<unk>` and `<|endoftext|>`.
+    Phi3,
+    /// What follows the four that mark turns.
+    Phi4Mini,
+    /// What is on either side of any of them.
+    Phi4,
 }
 
 impl Specials {
@@ -66,8 +68,9 @@ impl Specials {
         let has = |piece| pieces.id(piece).is_some();
         let phi3 = has("<|end|>") && has("<|user|>") && has("<|assistant|>");
         let strip = match model {
-            _ if phi3 => Strip::Right,
-            Model::Gpt2(_) if has("<|im_sep|>") => Strip::Both,
+            Model::Llama if phi3 => Strip::Phi3,
+            Model::Gpt2(_) if phi3 => Strip::Phi4Mini,
+            Model::Gpt2(_) if has("<|im_sep|>") => Strip::Phi4,
             _ => Strip::None,
         };
         Ok(Self {
@@ -112,15 +115,23 @@ impl Specials {
         Ok(())
     }
 
+    /// Whether the special takes the white space on its left, and on its right.
     fn strips(&self, id: u32) -> (bool, bool) {
+        let piece = || {
+            let at = self.pieces.binary_search_by_key(&id, |(id, _)| *id);
+            at.map_or("", |at| &*self.pieces[at].1)
+        };
         match self.strip {
             Strip::None => (false, false),
-            Strip::Both => (true, true),
-            Strip::Right => {
-                let at = self.pieces.binary_search_by_key(&id, |(id, _)| *id);
-                let piece = at.map_or("", |at| &*self.pieces[at].1);
-                (false, !matches!(piece, "<s>" | "<unk>" | "<|endoftext|>"))
-            }
+            Strip::Phi3 => (false, !matches!(piece(), "<s>" | "<unk>" | "<|endoftext|>")),
+            Strip::Phi4Mini => (
+                false,
+                matches!(
+                    piece(),
+                    "<|user|>" | "<|assistant|>" | "<|system|>" | "<|end|>"
+                ),
+            ),
+            Strip::Phi4 => (true, true),
         }
     }
 }

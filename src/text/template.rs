@@ -298,6 +298,16 @@ mod tests {
                 &[("user", "Hi"), ("assistant", "Yo"), ("user", "?")],
                 "<s><|user|>\nHi<|end|>\n<|assistant|>\nYo<|end|>\n<|user|>\n?<|end|>\n<|assistant|>\n",
             ),
+            (
+                "{% for message in messages %}{% if (message['role'] == 'system') %}{{'<|im_start|>system<|im_sep|>' + message['content'] + '<|im_end|>'}}{% elif (message['role'] == 'user') %}{{'<|im_start|>user<|im_sep|>' + message['content'] + '<|im_end|>'}}{% elif (message['role'] == 'assistant') %}{{'<|im_start|>assistant<|im_sep|>' + message['content'] + '<|im_end|>'}}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>' }}{% endif %}",
+                &[("system", "S"), ("user", "Hi")],
+                "<|im_start|>system<|im_sep|>S<|im_end|><|im_start|>user<|im_sep|>Hi<|im_end|><|im_start|>assistant<|im_sep|>",
+            ),
+            (
+                "{% for message in messages %}{% if message['role'] == 'system' and 'tools' in message and message['tools'] is not none %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|tool|>' + message['tools'] + '<|/tool|>' + '<|end|>' }}{% else %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}",
+                &[("system", "S"), ("user", "Hi")],
+                "<|system|>S<|end|><|user|>Hi<|end|><|assistant|>",
+            ),
             // "user" is written by the template too, and is not there for that.
             (
                 FIRST_PHI3,
@@ -403,6 +413,7 @@ mod tests {
             "{% for %}",
             "{{ messages[0].content.nothing.at_all }}",
             "{{ unknown() }}",
+            "{{ missing[0] }}",
         ] {
             let template = ChatTemplate::new(source, "", "").unwrap();
             for _ in 0..2 {
