@@ -5,6 +5,7 @@ from typing import Any, final
 from candlewick.stream import FinishReason
 
 __version__: str
+__all__ = ["Generator", "Stream", "Tokenizer", "__version__", "start_threads"]
 
 def start_threads() -> int: ...
 

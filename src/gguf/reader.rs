@@ -212,7 +212,7 @@ fn place(
     if dims.contains(&0) {
         return Err(bad(format!("has a zero in its shape {dims:?}")));
     }
-    if dims[0] % ty.block_len() != 0 {
+    if !dims[0].is_multiple_of(ty.block_len()) {
         return Err(bad(format!(
             "has rows of {} elements, but {} needs a multiple of {}",
             dims[0],
