@@ -11,7 +11,7 @@ use crate::engine::{self, Engine, EngineKind, EngineOptions, Interrupt, Sequence
 use crate::error::{Error, Result, bytes};
 use crate::gguf::Gguf;
 use crate::model::Config;
-use crate::text::{ChatTemplate, PHI3_TEMPLATE, Tokenizer};
+use crate::text::{ChatTemplate, Message, Tokenizer};
 
 /// What to load and how.
 #[derive(Debug, Clone)]
@@ -34,8 +34,7 @@ pub struct Model {
     pub config: Config,
     /// Its vocabulary.
     pub tokenizer: Arc<Tokenizer>,
-    /// Its chat format.
-    pub template: ChatTemplate,
+    template: Option<ChatTemplate>,
     /// What runs it.
     pub engine: Arc<dyn Engine>,
     /// Which engine that is.
@@ -56,19 +55,8 @@ impl Model {
         };
         check_vocabulary(&tokenizer, &config, options.tokenizer.as_deref())
             .map_err(|e| e.in_file(path))?;
-        let piece = |id: Option<u32>| {
-            id.and_then(|id| tokenizer.piece(id))
-                .unwrap_or_default()
-                .to_owned()
-        };
-        let template = ChatTemplate::new(
-            gguf.metadata
-                .str("tokenizer.chat_template")
-                .map_err(|e| e.in_file(path))?
-                .unwrap_or(PHI3_TEMPLATE),
-            &piece(tokenizer.bos()),
-            &piece(tokenizer.eos_ids().first().copied()),
-        )?;
+        let template =
+            ChatTemplate::from_gguf(&gguf.metadata, &tokenizer).map_err(|e| e.in_file(path))?;
         let engine = engine::load(&gguf, &config, &options.engine, interrupt)
             .map_err(|e| e.in_file(path))?;
         Ok(Arc::new(Self {
@@ -95,6 +83,20 @@ impl Model {
             });
         }
         Stream::new(self.clone(), ids, request)
+    }
+
+    /// The prompt text that `messages` become, ready for the assistant's answer.
+    ///
+    /// # Errors
+    /// `InvalidRequest` where the model has no chat template or the template refuses the messages.
+    pub fn apply_chat_template(&self, messages: &[Message]) -> Result<String> {
+        let template = self.template.as_ref().ok_or_else(|| {
+            Error::InvalidRequest(
+                "this model has no chat template, so it was not made to chat: give it a text to continue, with raw=True"
+                    .into(),
+            )
+        })?;
+        template.render(messages)
     }
 
     /// Logits after `ids`, run in steps of at most `chunk` tokens; for comparison with references.

@@ -24,7 +24,7 @@ impl Prompt {
             Self::Raw(text) => model.tokenizer.encode_prompt(&text)?,
             Self::Messages(messages) => model
                 .tokenizer
-                .encode_prompt(&model.template.render(&messages)?)?,
+                .encode_prompt(&model.apply_chat_template(&messages)?)?,
             Self::Text(text) => {
                 if text.is_empty() {
                     return Err(empty("is an empty string"));
@@ -35,7 +35,7 @@ impl Prompt {
                 };
                 model
                     .tokenizer
-                    .encode_prompt(&model.template.render(&[message])?)?
+                    .encode_prompt(&model.apply_chat_template(&[message])?)?
             }
         };
         if ids.is_empty() {

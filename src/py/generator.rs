@@ -122,7 +122,7 @@ impl Generator {
     fn apply_chat_template(&self, py: Python<'_>, messages: &Bound<'_, PyAny>) -> PyResult<String> {
         let model = self.model()?;
         let messages = convert::messages("messages", messages)?;
-        Ok(py.detach(|| guard(|| model.template.render(&messages)))?)
+        Ok(py.detach(|| guard(|| model.apply_chat_template(&messages)))?)
     }
 
     #[getter]

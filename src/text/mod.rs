@@ -5,8 +5,10 @@
 //! ends that text, and [`ChatTemplate`] writes the prompt. Nothing here knows models or engines.
 
 mod bpe;
+mod decoder;
 mod detokenizer;
 mod dialect;
+mod ends;
 mod json;
 mod merge;
 mod pieces;

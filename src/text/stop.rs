@@ -170,7 +170,8 @@ impl Automaton {
         }
         let whole = self.state == self.pattern.len();
         if whole {
-            self.state = self.fallback[self.state];
+            // What else it may find starts later than this, and so never counts.
+            self.state = 0;
         }
         whole
     }

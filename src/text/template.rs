@@ -13,12 +13,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use minijinja::{Environment, context};
 
 use super::dialect::{Raised, compile};
+use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
+use crate::gguf::Metadata;
 
 /// The template of microsoft/Phi-3-mini-4k-instruct, for files that have none.
 pub const PHI3_TEMPLATE: &str = "{% for message in messages %}\
+    {% if message['role'] in ['system', 'user', 'assistant'] %}\
     {{ '<|' + message['role'] + '|>\n' + message['content'] + '<|end|>\n' }}\
-    {% endfor %}\
+    {% endif %}{% endfor %}\
     {% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}";
 
 /// More than any context holds.
@@ -64,6 +67,22 @@ impl ChatTemplate {
             compiled: OnceLock::new(),
             warned: AtomicBool::new(false),
         })
+    }
+
+    /// The template of a model: the file's, or [`PHI3_TEMPLATE`] where the vocabulary has its tokens;
+    /// none for a model that was not taught to chat.
+    pub fn from_gguf(metadata: &Metadata, tokenizer: &Tokenizer) -> Result<Option<Self>> {
+        let source = metadata.str("tokenizer.chat_template")?;
+        let is_phi3 = ["<|user|>", "<|assistant|>", "<|end|>"]
+            .iter()
+            .all(|piece| tokenizer.token_id(piece).is_some());
+        let Some(source) = source.or(is_phi3.then_some(PHI3_TEMPLATE)) else {
+            return Ok(None);
+        };
+        let bos = tokenizer.bos().and_then(|id| tokenizer.piece(id));
+        let eos = metadata.u32("tokenizer.ggml.eos_token_id")?;
+        let eos = eos.and_then(|id| tokenizer.piece(id));
+        Self::new(source, bos.unwrap_or_default(), eos.unwrap_or_default()).map(Some)
     }
 
     /// The template as the file has it.
@@ -266,7 +285,9 @@ impl std::io::Write for Prompt {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing;
     use super::*;
+    use crate::gguf::Value;
 
     /// As in the first Phi-3 files: no place for a system message.
     const FIRST_PHI3: &str = "{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') %}{{'<|user|>' + '\n' + message['content'] + '<|end|>' + '\n' + '<|assistant|>' + '\n'}}{% elif (message['role'] == 'assistant') %}{{message['content'] + '<|end|>' + '\n'}}{% endif %}{% endfor %}";
@@ -357,6 +378,11 @@ mod tests {
         for (source, messages, words) in [
             (PHI3_TEMPLATE, &[][..], "no messages"),
             (
+                PHI3_TEMPLATE,
+                &[("user", "a"), ("tool", "5")],
+                "role `tool`",
+            ),
+            (
                 FIRST_PHI3,
                 &[("user", "a"), ("tool", "5")],
                 "no place for a message with role `tool`",
@@ -421,6 +447,32 @@ mod tests {
                 assert!(matches!(error, Error::ModelFormat(_)), "{error:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_model_has_its_own_template_or_phi3s() {
+        let none = testing::phi3(&["a"]);
+        let mut own = none.clone();
+        let source = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}";
+        own.insert("tokenizer.chat_template".into(), Value::Str(source.into()))
+            .unwrap();
+        for (metadata, text) in [
+            (own, "<s>a<|endoftext|>"),
+            (none, "<|user|>\na<|end|>\n<|assistant|>\n"),
+        ] {
+            let tokenizer = Tokenizer::from_gguf(&metadata).unwrap();
+            let template = ChatTemplate::from_gguf(&metadata, &tokenizer)
+                .unwrap()
+                .unwrap();
+            assert_eq!(template.render(&[Message::new("user", "a")]).unwrap(), text);
+        }
+        let base = testing::gpt2("gpt-2", &[], &["<|endoftext|>"]);
+        let tokenizer = Tokenizer::from_gguf(&base).unwrap();
+        assert!(
+            ChatTemplate::from_gguf(&base, &tokenizer)
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[test]

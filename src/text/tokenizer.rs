@@ -7,12 +7,13 @@ use std::path::Path;
 
 use super::bpe::Bpe;
 use super::detokenizer::Decoding;
+use super::ends::Ends;
 use super::json::Json;
 use super::merge::Merger;
 use super::pieces::{Kind, Pieces};
 use super::special::{Part, Specials};
 use super::spm::Spm;
-use super::vocab::{Ends, Model, Vocab};
+use super::vocab::{Model, Vocab};
 use crate::error::{Error, Result};
 use crate::gguf::Metadata;
 

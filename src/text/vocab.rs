@@ -9,10 +9,10 @@
 //! 1. Tokens of type *unknown* other than the unknown token itself are padding (the Phi-3 converter
 //!    marks `[PAD32011]` so): no text reaches them and they have none, as with `tokenizer.json`, which
 //!    lacks them.
-//! 2. `add_eos_token` is not applied: an end token after a prompt ends the text before it begins.
-//! 3. Phi-3's `<|user|>` and its kind are special tokens whatever type the file gives them; early
+//! 2. Phi-3's `<|user|>` and its kind are special tokens whatever type the file gives them; early
 //!    files mark them as user-defined, and llama.cpp too overrides the types of the end tokens.
 
+use super::ends::{Ends, id_key};
 use super::pieces::{Kind, Pieces, byte_of};
 use crate::error::{Error, Result};
 use crate::gguf::Metadata;
@@ -52,10 +52,6 @@ const SPLITS: [(&str, Split, bool); 9] = [
     ("qwen2", Split::Qwen2, false),
     ("gpt-4o", Split::Gpt4o, false),
 ];
-
-/// Special tokens that end an answer, whichever of them the metadata names.
-/// `<|assistant|>` is in Phi-3's own `generation_config.json`.
-const END_PIECES: [&str; 4] = ["<|end|>", "<|endoftext|>", "<|assistant|>", "<|im_end|>"];
 
 /// A checked vocabulary.
 #[derive(Debug)]
@@ -144,62 +140,6 @@ impl Vocab {
     }
 }
 
-/// The ids that begin and end texts; the same for both sources of a tokenizer, since a
-/// `tokenizer.json` does not say.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ends {
-    /// Begins a text.
-    pub bos: Option<u32>,
-    /// Whether a prompt begins with it.
-    pub add_bos: bool,
-    /// End an answer, in ascending order.
-    pub eos: Vec<u32>,
-}
-
-impl Ends {
-    /// What the metadata says, and the end tokens that the vocabulary is known by.
-    pub fn from_metadata(metadata: &Metadata, pieces: &Pieces) -> Result<Self> {
-        let n = pieces.len();
-        let llama = metadata.str("tokenizer.ggml.model")? == Some("llama");
-        let named = |id: u32, piece: &str| (llama && pieces.piece(id) == Some(piece)).then_some(id);
-        let bos = id_key(metadata, "tokenizer.ggml.bos_token_id", n)?.or_else(|| named(1, "<s>"));
-        let flag = metadata.bool("tokenizer.ggml.add_bos_token")?;
-        if flag == Some(true) && bos.is_none() {
-            return Err(Error::ModelFormat(
-                "`tokenizer.ggml.add_bos_token` is true but there is no `tokenizer.ggml.bos_token_id`"
-                    .into(),
-            ));
-        }
-        let llama_bpe = matches!(
-            metadata.str("tokenizer.ggml.pre")?,
-            Some("llama-bpe" | "llama-v3" | "llama3")
-        );
-        let mut eos: Vec<u32> = [
-            id_key(metadata, "tokenizer.ggml.eos_token_id", n)?.or_else(|| named(2, "</s>")),
-            id_key(metadata, "tokenizer.ggml.eot_token_id", n)?,
-        ]
-        .into_iter()
-        .flatten()
-        .chain(END_PIECES.iter().filter_map(|piece| {
-            let id = pieces.id(piece)?;
-            (pieces.kind(id) == Some(Kind::Control)).then_some(id)
-        }))
-        .collect();
-        eos.sort_unstable();
-        eos.dedup();
-        // Read so that a wrong type or an id out of range is an error; nothing here pads.
-        id_key(metadata, "tokenizer.ggml.padding_token_id", n)?;
-        if metadata.bool("tokenizer.ggml.add_eos_token")? == Some(true) {
-            log::warn!("`tokenizer.ggml.add_eos_token` is not applied: it would end every prompt");
-        }
-        Ok(Self {
-            bos,
-            add_bos: flag.unwrap_or(llama || llama_bpe) && bos.is_some(),
-            eos,
-        })
-    }
-}
-
 /// Number of tokens of the model, if the metadata has a vocabulary.
 pub fn n_tokens(metadata: &Metadata) -> Result<Option<usize>> {
     Ok(metadata.strs("tokenizer.ggml.tokens")?.map(<[_]>::len))
@@ -281,16 +221,6 @@ fn has_all(tokens: &[String], wanted: &[&str]) -> bool {
 
 fn default_id(model: Model, tokens: &[String], id: u32, piece: &str) -> Option<u32> {
     (model == Model::Llama && tokens.get(id as usize).is_some_and(|t| t == piece)).then_some(id)
-}
-
-/// An id that the metadata names, if it does.
-fn id_key(metadata: &Metadata, key: &str, n_tokens: usize) -> Result<Option<u32>> {
-    match metadata.u32(key)? {
-        Some(id) if id as usize >= n_tokens => Err(Error::ModelFormat(format!(
-            "`{key}` is {id}, expected less than the {n_tokens} tokens of the vocabulary"
-        ))),
-        id => Ok(id),
-    }
 }
 
 fn same_length(key: &str, found: usize, expected: usize) -> Result<()> {
