@@ -43,8 +43,8 @@ stubs: $(VENV)/package ## type stubs against the built module, and the package u
 lint: $(VENV)/tools ## formatting and lint
 	cargo fmt --check
 	cargo clippy $(CARGO_FLAGS) --quiet --all-targets --features python -- -D warnings
-	$(BIN)/ruff format --check python tests scripts
-	$(BIN)/ruff check python tests scripts
+	$(BIN)/ruff format --check python tests scripts benches examples
+	$(BIN)/ruff check python tests scripts benches examples
 
 wheel: $(VENV)/tools ## a wheel for this machine's platform, in dist/
 	$(BIN)/maturin build --release --locked --out dist

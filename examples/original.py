@@ -1,6 +1,6 @@
 """The console program that candlewick grew from, through the public API: its prompt and its parameters.
 
-    python examples/original.py Phi-3-mini-4k-instruct-q4.gguf
+python examples/original.py Phi-3-mini-4k-instruct-q4.gguf
 """
 
 import sys

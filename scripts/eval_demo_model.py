@@ -13,6 +13,7 @@ import argparse
 import time
 
 import haiku_grammar as grammar
+
 from candlewick import Generator
 
 

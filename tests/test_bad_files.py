@@ -6,11 +6,12 @@ import os
 import random
 from pathlib import Path
 
-import candlewick
 import pytest
-from candlewick import Generator, ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from hostile_gguf import HOSTILE, ODD, hostile_bytes, odd_bytes, valid_bytes
 from make_gguf import tiny_model
+
+import candlewick
+from candlewick import Generator, ModelFormatError, ModelNotFoundError, UnsupportedModelError
 
 
 def write(folder: Path, data: bytes) -> Path:

@@ -8,9 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import candlewick
 import numpy as np
 import pytest
+
+import candlewick
 from candlewick import ContextLengthError, Generator, InvalidRequestError, ModelNotFoundError, UnsupportedModelError
 
 NAN = math.nan

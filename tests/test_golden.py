@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from candlewick import Generator, UnsupportedModelError
 
 GOLDEN = Path(__file__).parent / "data" / "golden"

@@ -12,12 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
-from candlewick import Generator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_gguf import tiny_model
 from phi3_gguf import Vocab, small_vocab
 from tokenizers import decoders
+
+from candlewick import Generator
 
 PHI3 = Path(__file__).resolve().parents[2] / "shared" / "data" / "ggml-vocab-phi-3.gguf"
 UNKNOWN, CONTROL, BYTE = 2, 3, 6

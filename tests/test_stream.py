@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from candlewick import Completion, Generator, InvalidRequestError, TextStream, Token
 
 OPTIONS = {"max_tokens": 24, "ignore_eos": True, "seed": 3}

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import tokenizers
-from candlewick import Generator, ModelFormatError, UnsupportedModelError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_gguf import tiny_model
 from phi3_gguf import Vocab, small_vocab
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+
+from candlewick import Generator, ModelFormatError, UnsupportedModelError
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 PHI3 = Path(__file__).resolve().parents[2] / "shared" / "data" / "ggml-vocab-phi-3.gguf"
