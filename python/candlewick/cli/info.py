@@ -1,0 +1,78 @@
+"""Show what a model is and needs, or, without a model, what this installation is."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from typing import TYPE_CHECKING, Any
+
+from candlewick import __version__, threads
+from candlewick.errors import InvalidRequestError
+from candlewick.generator import Generator
+
+if TYPE_CHECKING:
+    import argparse
+
+EXAMPLES = """\
+examples:
+  candlewick info
+  candlewick info demo
+  candlewick info Phi-3-mini-4k-instruct-q4.gguf --n-ctx 2048
+"""
+
+
+def run(options: argparse.Namespace) -> int:
+    """The command ``info``."""
+    facts = _installation() if options.model is None else _model(options.model, options.n_ctx)
+    if options.json:
+        print(json.dumps(facts, ensure_ascii=False, default=os.fspath))
+        return 0
+    rows = facts if options.model is None else _rows(facts)
+    for name, value in rows.items():
+        print(f"{name:<12}{value}")
+    return 0
+
+
+def _installation() -> dict[str, Any]:
+    return {
+        "candlewick": __version__,
+        "python": f"{platform.python_version()} ({sys.executable})",
+        "platform": f"{platform.system()} {platform.machine()}",
+        "threads": threads.usable_cpus(),
+    }
+
+
+def _model(model: str, n_ctx: int | None) -> dict[str, Any]:
+    with Generator(model) as generator:
+        info = generator.info
+    n_ctx = info["n_ctx"] if n_ctx is None else n_ctx
+    if not 1 <= n_ctx <= info["model_n_ctx"]:
+        raise InvalidRequestError(f"--n-ctx is {n_ctx}, expected 1 to {info['model_n_ctx']}")
+    return {**info, "n_ctx": n_ctx, "context_bytes": n_ctx * info["kv_bytes_per_token"]}
+
+
+def _rows(info: dict[str, Any]) -> dict[str, Any]:
+    rows = {
+        "name": info["name"] or "-",
+        "file": f"{info['path']} ({_size(info['file_bytes'])})",
+        "model": f"{info['architecture']}, {info['n_layers']} layers, mostly {info['quantization']}",
+        "vocabulary": f"{info['vocab_size']:,} tokens",
+        "context": f"{info['model_n_ctx']:,} tokens, sliding window {info['sliding_window'] or 'off'}",
+        "memory": f"{_size(info['weight_bytes'])} of weights, {_size(info['context_bytes'])} more for a context of "
+        f"{info['n_ctx']:,} tokens",
+        "engine": f"{info['engine']} on {info['device']}, {info['n_threads']} threads",
+        "template": "in the file" if info["chat_template"] else "none in the file",
+    }
+    if info["topics"]:
+        rows["topics"] = ", ".join(info["topics"])
+    return rows
+
+
+def _size(n: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if n < 1000:
+            return f"{n:.3g} {unit}"
+        n /= 1000
+    return f"{n:.3g} GB"

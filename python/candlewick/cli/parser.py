@@ -1,0 +1,89 @@
+"""Commands and their options, with help that teaches by example."""
+
+from __future__ import annotations
+
+import argparse
+
+from candlewick import __version__
+from candlewick.cli import chat, completion, info, run
+
+EXAMPLES = """\
+examples:
+  candlewick run "Write a haiku about ice hockey"
+  candlewick run --model Phi-3-mini-4k-instruct-q4.gguf --temperature 0 "Why is the sky blue?"
+  git diff | candlewick run --model phi3.gguf - > message.txt
+  candlewick chat --model phi3.gguf --system "You answer in one sentence."
+  candlewick info demo
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    root = _Parser(prog="candlewick", description="Streams text from quantized Phi models.", epilog=EXAMPLES)
+    root.add_argument("--version", action="version", version=f"candlewick {__version__}")
+    commands = root.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    command = commands.add_parser(
+        "run", help="stream the answer to a prompt", description=run.__doc__, epilog=run.EXAMPLES
+    )
+    command.add_argument("prompt", metavar="PROMPT", help="the prompt; - reads standard input")
+    _model_options(command)
+    command.add_argument("--raw", action="store_true", help="give the prompt as it is, without chat template")
+    command.add_argument("--json", action="store_true", help="print one JSON object when the answer is complete")
+    command.add_argument("--stats", action="store_true", help="say on standard error how long it took")
+    _generation_options(command)
+    command.set_defaults(command=run.run)
+
+    command = commands.add_parser("chat", help="talk with a model", description=chat.__doc__)
+    _model_options(command)
+    _generation_options(command)
+    command.set_defaults(command=chat.run)
+
+    command = commands.add_parser(
+        "info", help="what a model is, or what this installation is", description=info.__doc__, epilog=info.EXAMPLES
+    )
+    command.add_argument("model", metavar="MODEL", nargs="?", help="a .gguf file, a folder that holds one, or demo")
+    command.add_argument("--n-ctx", type=int, metavar="N", help="count the memory for a context of N tokens")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.set_defaults(command=info.run)
+
+    command = commands.add_parser(
+        "completion", help="print a completion script for a shell", description=completion.__doc__
+    )
+    command.add_argument("shell", choices=completion.SHELLS)
+    command.set_defaults(command=lambda options: completion.run(options, root))
+    return root
+
+
+class _Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` that leaves examples as they are written, and takes no abbreviations."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)  # type: ignore[arg-type]
+
+
+def _model_options(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("model")
+    group.add_argument(
+        "--model", default="demo", help="a .gguf file, a folder that holds one, or demo (default: %(default)s)"
+    )
+    group.add_argument("--engine", default="auto", help="auto, candle or original (default: %(default)s)")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or metal (default: %(default)s)")
+    group.add_argument("--n-ctx", type=int, metavar="N", help="context in tokens (default: the model's)")
+    group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all this process may use)")
+
+
+def _generation_options(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("generation")
+    group.add_argument("--system", metavar="TEXT", help="a system message")
+    group.add_argument("--max-tokens", type=int, metavar="N", help="generated tokens at most (default: no limit)")
+    group.add_argument("--temperature", type=float, metavar="T", default=1.0, help="0 is greedy (default: 1)")
+    group.add_argument("--top-p", type=float, metavar="P", default=1.0, help="above 0, 1 is off (default: 1)")
+    group.add_argument("--top-k", type=int, metavar="K", default=0, help="0 is off (default: 0)")
+    group.add_argument("--min-p", type=float, metavar="P", default=0.0, help="0 to 1, 0 is off (default: 0)")
+    group.add_argument("--repetition-penalty", type=float, metavar="R", help="above 0, 1 is off (default: 1)")
+    group.add_argument("--repeat-last-n", type=int, metavar="N", default=64, help="what it looks back on (default: 64)")
+    group.add_argument("--frequency-penalty", type=float, metavar="F", default=0.0, help="-2 to 2 (default: 0)")
+    group.add_argument("--presence-penalty", type=float, metavar="F", default=0.0, help="-2 to 2 (default: 0)")
+    group.add_argument("--stop", action="append", metavar="TEXT", help="ends the answer; may be given several times")
+    group.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same text")

@@ -1,0 +1,73 @@
+"""Stream the answer to a prompt: the text to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from candlewick.cli import options as parsed
+from candlewick.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from candlewick.generator import Generator
+    from candlewick.stream import TextStream
+
+EXAMPLES = """\
+examples:
+  candlewick run "Write a haiku about ice hockey"
+  candlewick run --seed 3 --stats "Write a haiku about fog"
+  candlewick run --json --max-tokens 40 "Hello" | jq .usage
+"""
+
+
+def run(options: argparse.Namespace) -> int:
+    """The command ``run``."""
+    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    with parsed.generator(options) as generator, _stream(generator, prompt, options) as stream:
+        for text in stream:
+            if not options.json:
+                print(text, end="", flush=True)
+        if options.json:
+            print(json.dumps(_result(stream), ensure_ascii=False))
+        elif not stream.text.endswith("\n"):
+            print(flush=True)
+        if options.stats:
+            print(_stats(stream), file=sys.stderr)
+    return 0
+
+
+def _stream(generator: Generator, prompt: str, options: argparse.Namespace) -> TextStream:
+    arguments = parsed.generation(options)
+    if options.raw:
+        if options.system is not None:
+            raise InvalidRequestError("--system needs the chat template, which --raw leaves out: give one of them")
+        arguments["raw"] = True
+        return generator.stream(prompt, **arguments)
+    if options.system is None:
+        return generator.stream(prompt, **arguments)
+    messages = [{"role": "system", "content": options.system}, {"role": "user", "content": prompt}]
+    return generator.stream(messages, **arguments)
+
+
+def _result(stream: TextStream) -> dict[str, object]:
+    return {
+        "text": stream.text,
+        "finish_reason": stream.finish_reason,
+        "stop_reason": stream.stop_reason,
+        "usage": dataclasses.asdict(stream.usage),
+        "timings": dataclasses.asdict(stream.timings),
+        "seed": stream.seed,
+    }
+
+
+def _stats(stream: TextStream) -> str:
+    usage, timings = stream.usage, stream.timings
+    parts = [f"{usage.prompt_tokens} tokens read, first answer after {timings.ttft_s or 0:.2f} s"]
+    parts.append(f"{usage.completion_tokens} tokens written")
+    if timings.generation_tps:
+        parts[-1] += f", {timings.generation_tps:.1f} a second"
+    return "; ".join([*parts, f"seed {stream.seed}"])

@@ -1,0 +1,162 @@
+"""The command line: text on standard output, the rest on standard error, and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from candlewick import Generator, __version__
+
+COMMAND = [sys.executable, "-m", "candlewick"]
+
+
+def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        input=stdin,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        env={**os.environ, **environment},
+        timeout=60,
+    )
+
+
+def test_run_prints_the_text_and_nothing_else(demo: Generator) -> None:
+    done = run("run", "--seed", "3", "Write a haiku about fog")
+    assert done.stdout == demo.generate("Write a haiku about fog", seed=3).text + "\n"
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_run_reads_standard_input_and_gives_json(demo: Generator) -> None:
+    done = run("run", "-", "--json", "--seed", "4", "--stop", "\n", stdin="rain")
+    result = json.loads(done.stdout)
+    expected = demo.generate("rain", seed=4, stop="\n")
+    assert (result["text"], result["stop_reason"], result["seed"]) == (expected.text, "\n", 4)
+    assert result["usage"]["completion_tokens"] == expected.usage.completion_tokens
+
+
+def test_run_raw_system_and_stats(demo: Generator) -> None:
+    prompt = demo.apply_chat_template([{"role": "user", "content": "sea"}])
+    assert run("run", "--raw", "--seed", "1", prompt).stdout == run("run", "--seed", "1", "sea").stdout
+    done = run("run", "--system", "Be brief.", "--stats", "--seed", "1", "sea")
+    assert done.returncode == 0 and "tokens written" in done.stderr and "seed 1" in done.stderr
+    assert "give one of them" in run("run", "--raw", "--system", "x", "sea").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["run", "--model", "nope.gguf", "x"], 1, "candlewick: no such file or folder: 'nope.gguf'"),
+        (["run", "--temperature", "-1", "x"], 1, "candlewick: temperature is -1"),
+        (["run", "--temperature", "hot", "x"], 2, "argument --temperature: invalid float value: 'hot'"),
+        (["run", "--seed", "-1", "x"], 1, "candlewick: seed is -1"),
+        (["run", ""], 1, "the prompt is an empty string"),
+        (["run"], 2, "the following arguments are required: PROMPT"),
+        (["run", "--temp", "1", "x"], 2, "unrecognized arguments: --temp"),
+        (["walk"], 2, "invalid choice: 'walk'"),
+        ([], 2, "the following arguments are required: COMMAND"),
+        (["info", "demo", "--n-ctx", "9999"], 1, "--n-ctx is 9999, expected 1 to 1024"),
+        (["completion", "tcsh"], 2, "invalid choice: 'tcsh'"),
+    ],
+)
+def test_mistakes(arguments: list[str], code: int, text: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == code and text in done.stderr and done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+def test_info() -> None:
+    text = run("info", "demo").stdout
+    assert "ice hockey" in text and "1,536 tokens" in text and "sliding window off" in text
+    facts = json.loads(run("info", "demo", "--json", "--n-ctx", "100").stdout)
+    assert facts["context_bytes"] == 100 * facts["kv_bytes_per_token"]
+    assert f"candlewick  {__version__}" in run("info").stdout
+
+
+def test_help_shows_examples() -> None:
+    for command in ([], ["run"], ["chat"], ["info"], ["completion"]):
+        done = run(*command, "--help")
+        assert done.returncode == 0 and "candlewick" in done.stdout
+    assert run("--version").stdout == f"candlewick {__version__}\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="bash")
+def test_completion_scripts() -> None:
+    script = run("completion", "bash").stdout
+    ask = "COMP_WORDS=(candlewick run --max); COMP_CWORD=2; _candlewick; echo ${COMPREPLY[@]}"
+    done = subprocess.run(["bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["--max-tokens"]
+    assert "-l max-tokens" in run("completion", "fish").stdout and "bashcompinit" in run("completion", "zsh").stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes close otherwise there")
+def test_a_reader_that_leaves_is_no_error() -> None:
+    shell = f"{sys.executable} -m candlewick run --max-tokens 200 sea | head -c 1"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60)
+    assert len(done.stdout) == 1 and done.stderr == ""
+
+
+def test_a_terminal_without_the_character_gets_a_question_mark() -> None:
+    done = run("run", "--raw", "--max-tokens", "1", "é", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+
+
+def test_chat_keeps_the_conversation(demo: Generator) -> None:
+    said = "rain\n/again\n\nanother \\\none\n/nonsense\n/undo\n/undo\n/undo\n/reset\n/bye\n"
+    done = run("chat", "--temperature", "0", stdin=said)
+    first = demo.generate("rain", temperature=0).text
+    messages = [
+        {"role": "user", "content": "rain"},
+        {"role": "assistant", "content": first},
+        {"role": "user", "content": "another \none"},
+    ]
+    second = demo.generate(messages, temperature=0).text
+    assert done.stdout == f"{first}\n{first}\n{second}\n"
+    for note in ("no command /nonsense", "(taken back)", "(nothing was asked yet)", "(a new conversation)"):
+        assert note in done.stderr
+    assert done.returncode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_ctrl_c_in_chat_stops_the_answer_and_not_the_program(tiny_path: Path) -> None:
+    import pty
+
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "chat", "--model", str(tiny_path)], stdin=follower, stdout=follower, stderr=follower, close_fds=True
+    )
+    os.close(follower)
+    seen = b""
+
+    def wait_for(text: bytes, after: int = 0) -> None:
+        nonlocal seen
+        deadline = time.monotonic() + 20
+        while text not in seen[after:]:
+            assert time.monotonic() < deadline, seen
+            seen += os.read(leader, 4096)
+
+    try:
+        wait_for(b"> ")
+        # Random weights do not end by themselves for a long while.
+        os.write(leader, b"Hello\n")
+        wait_for(b"Hello")
+        at = len(seen)
+        while len(seen) < at + 40:
+            seen += os.read(leader, 4096)
+        process.send_signal(signal.SIGINT)
+        wait_for(b"(stopped)", at)
+        wait_for(b"> ", at)
+        os.write(leader, b"/bye\n")
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(leader)
