@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -36,10 +38,12 @@ NAN = math.nan
         ({"frequency_penalty": 2.5}, "frequency_penalty is 2.5, expected a number from -2 to 2"),
         ({"presence_penalty": NAN}, "presence_penalty is NaN"),
         ({"max_tokens": 0}, "max_tokens is 0, expected at least 1"),
-        ({"max_tokens": -5}, "max_tokens is -5"),
+        ({"max_tokens": -5}, r"max_tokens is -5, expected at least 1, or None for no limit"),
         ({"max_tokens": 10**30}, "max_tokens is 1000000000000000000000000000000, expected an integer"),
         ({"seed": -1}, "seed is -1, expected an integer from 0 to 18446744073709551615"),
         ({"seed": 2**64}, "seed is 18446744073709551616"),
+        ({"seed": 10**5000}, "seed is a number of very many digits"),
+        ({"temperature": 1e39}, "temperature is 1e39, which is too large"),
         ({"stop": ""}, "stop"),
         ({"stop": ["a", ""]}, "stop"),
         ({"stop": ["a", "\ud800"]}, r"stop\[1\] holds a lone surrogate"),
@@ -121,6 +125,9 @@ def test_prompt(tiny: Generator, prompt: object, error: type, text: str) -> None
 def test_prompts_that_are_fine(tiny: Generator) -> None:
     parts = [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]
     assert tiny.stream(parts).usage.prompt_tokens == tiny.stream("ab").usage.prompt_tokens
+    messages = (MappingProxyType({"role": "user", "content": "Hello"}),)
+    assert tiny.stream(messages).usage.prompt_tokens == tiny.stream("Hello").usage.prompt_tokens
+    assert tiny.stream(range(1, 5)).usage.prompt_tokens == 4
     ids = np.array([1, 2, 3])
     assert tiny.generate(ids, max_tokens=1).usage.prompt_tokens == 3
     assert tiny.generate((1, 2, np.int64(3)), max_tokens=np.int32(2)).usage.completion_tokens == 2
@@ -149,7 +156,7 @@ def test_prompt_longer_than_the_context(tiny_path: Path) -> None:
         ({"n_ctx": 513}, InvalidRequestError, r"n_ctx is 513, expected 1 to 512 \(what this model was made for\)"),
         ({"n_ctx": -1}, InvalidRequestError, "n_ctx is -1"),
         ({"n_ctx": "big"}, TypeError, "n_ctx must be int, not str"),
-        ({"n_threads": 0}, InvalidRequestError, "n_threads is 0, expected 1 to 1024"),
+        ({"n_threads": 0}, InvalidRequestError, "n_threads is 0, expected 1 to 512"),
         ({"n_threads": 1.5}, TypeError, "n_threads must be int or None, not float"),
         ({"tokenizer": "nowhere.json"}, ModelNotFoundError, r"no tokenizer file 'nowhere\.json'"),
         ({"mmap": "no"}, TypeError, "mmap"),
@@ -167,11 +174,45 @@ def test_generator_option(tiny_path: Path, options: dict, error: type, text: str
         ("", InvalidRequestError, "empty string"),
         (5, TypeError, "model must be str or a path, not int"),
         ("a\0b", ModelNotFoundError, "NUL"),
+        ("Write a haiku about ice hockey, please. " * 200, ModelNotFoundError, "the model comes first"),
+        ("~nosuchuser/model.gguf", ModelNotFoundError, "no such file or folder"),
     ],
 )
 def test_model_argument(model: object, error: type, text: str) -> None:
     with pytest.raises(error, match=text):
         Generator(model)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"filename": "x.gguf"}, InvalidRequestError, "the demo model is one file"),
+        ({"filename": 3}, TypeError, "filename must be str or None, not int"),
+    ],
+)
+def test_filename_that_makes_no_sense(options: dict, error: type, text: str) -> None:
+    with pytest.raises(error, match=text):
+        Generator("demo", **options)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_named_pipe_is_no_model(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ModelNotFoundError, match="is not a regular file"):
+        Generator(tmp_path / "pipe")
+
+
+def test_logit_bias_that_forbids_everything_or_changes_while_it_is_read(tiny: Generator) -> None:
+    with pytest.raises(InvalidRequestError, match="logit_bias forbids every token"):
+        tiny.generate("Hi", logit_bias=dict.fromkeys(range(320), -math.inf))
+
+    class Grows:
+        def __float__(self) -> float:
+            bias[len(bias)] = 1.0
+            return 1.0
+
+    bias: dict = {i: Grows() for i in range(5)}
+    assert tiny.generate("Hi", logit_bias=bias, max_tokens=1).usage.completion_tokens == 1
 
 
 def test_use_after_close(tiny_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -99,14 +100,29 @@ def test_completion_scripts() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes close otherwise there")
 def test_a_reader_that_leaves_is_no_error() -> None:
-    shell = f"{sys.executable} -m candlewick run --max-tokens 200 sea | head -c 1"
+    shell = f"{shlex.quote(sys.executable)} -m candlewick run --max-tokens 200 sea | head -c 1"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60)
     assert len(done.stdout) == 1 and done.stderr == ""
 
 
-def test_a_terminal_without_the_character_gets_a_question_mark() -> None:
-    done = run("run", "--raw", "--max-tokens", "1", "é", PYTHONIOENCODING="ascii")
-    assert done.returncode == 0, done.stderr
+def test_a_terminal_without_the_character_gets_a_question_mark(demo: Generator) -> None:
+    texts = ((seed, demo.generate("rain", seed=seed).text) for seed in range(200))
+    seed, text = next((seed, text) for seed, text in texts if not text.isascii())
+    done = run("run", "--seed", str(seed), "rain", PYTHONIOENCODING="ascii")
+    assert done.stdout == text.encode("ascii", "replace").decode() + "\n" and done.returncode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptors close otherwise there")
+@pytest.mark.parametrize(("redirection", "text"), [("<&-", "standard input is closed"), (">&-", "output is closed")])
+def test_closed_standard_streams(redirection: str, text: str) -> None:
+    shell = f"{shlex.quote(sys.executable)} -m candlewick run - {redirection}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and text in done.stderr and "Traceback" not in done.stderr
+
+
+def test_standard_input_that_is_no_text() -> None:
+    done = subprocess.run([*COMMAND, "run", "-"], input=b"caf\xe9", capture_output=True, timeout=60)
+    assert done.returncode == 1 and b"lone surrogate (at index 3)" in done.stderr
 
 
 def test_chat_keeps_the_conversation(demo: Generator) -> None:
@@ -130,9 +146,14 @@ def test_ctrl_c_in_chat_stops_the_answer_and_not_the_program(tiny_path: Path) ->
     import pty
 
     leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [*COMMAND, "chat", "--model", str(tiny_path)], stdin=follower, stdout=follower, stderr=follower, close_fds=True
-    )
+    # Where this runs in the background SIGINT is ignored, and would be in the child too.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        process = subprocess.Popen(
+            [*COMMAND, "chat", "--model", str(tiny_path)], stdin=follower, stdout=follower, stderr=follower
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     os.close(follower)
     seen = b""
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from make_gguf import tiny_model
+from reference import Reference
 
 from candlewick import Generator, UnsupportedModelError
 
@@ -47,6 +49,18 @@ def test_candle_engine_agrees_with_transformers(name: str, kv_type: str) -> None
 @pytest.mark.parametrize("name", ["gqa-f32", "window-f16"])
 def test_chunks_of_any_size_give_the_same_logits(name: str, chunk: int) -> None:
     check(name, "candle", "f32", chunk)
+
+
+@pytest.mark.parametrize("window", [1, 2, 63, 64, 65, 127, 128, 129, 200])
+def test_windows_around_the_chunk(tmp_path: Path, window: int) -> None:
+    """Keys are dropped when room is needed: whatever window and chunk, what a query sees is what the mask says."""
+    path = tiny_model(tmp_path / "m.gguf", sliding_window=window, layers=1, context=700, seed=window)
+    gen = Generator(path, kv_type="f32")
+    ids = np.random.default_rng(window).integers(3, 300, 650).tolist()
+    for n in (1, window, window + 1, 300, 650):
+        expected = Reference(path).logits(ids[:n])
+        for chunk in (128, 100, 7) if n < 650 else (128, 100):
+            assert np.abs(logits(gen, ids[:n], chunk) - expected).max() < TOLERANCE["f32"], (n, chunk)
 
 
 @pytest.mark.parametrize("name", ORIGINAL)

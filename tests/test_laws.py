@@ -71,7 +71,7 @@ class Judge:
 
 def check_law_1(gen: Generator, judge: Judge, prompt: list[int], ids: list[int]) -> None:
     tokenizer = gen.tokenizer
-    deltas = tokenizer.deltas(prompt, ids)
+    deltas = tokenizer._deltas(prompt, ids)
     joined = "".join(deltas)
     assert tokenizer.decode(ids) == judge.decode(ids)
     whole, before = judge.decode(prompt + ids), judge.decode(prompt)
@@ -141,11 +141,11 @@ def test_law_1_can_fail() -> None:
 def test_no_delta_waits_longer_than_it_must(tiny: Generator) -> None:
     b = SMALL.tokens.index("<0x00>")
     beaver = [b + x for x in "🦫".encode()]
-    assert tiny.tokenizer.deltas([], beaver) == ["", "", "", "🦫", ""]
-    assert tiny.tokenizer.deltas([], [beaver[0], b + 0x41]) == ["", "\ufffdA", ""]
-    assert tiny.tokenizer.deltas([], [b + 0xFF]) == ["\ufffd", ""]
-    assert tiny.tokenizer.deltas([], beaver[:2]) == ["", "", "\ufffd"]
-    assert tiny.tokenizer.deltas(beaver[:2], beaver[2:]) == ["", "🦫", ""], "the prompt began the character"
+    assert tiny.tokenizer._deltas([], beaver) == ["", "", "", "🦫", ""]
+    assert tiny.tokenizer._deltas([], [beaver[0], b + 0x41]) == ["", "\ufffdA", ""]
+    assert tiny.tokenizer._deltas([], [b + 0xFF]) == ["\ufffd", ""]
+    assert tiny.tokenizer._deltas([], beaver[:2]) == ["", "", "\ufffd"]
+    assert tiny.tokenizer._deltas(beaver[:2], beaver[2:]) == ["", "🦫", ""], "the prompt began the character"
 
 
 # Law 2: the same seed, the same text.
@@ -246,42 +246,40 @@ def test_law_3_cancel_from_another_thread_during_prefill(slow_path: Path) -> Non
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to a process there")
-@pytest.mark.parametrize("moment", ["prefill", "decode", "load"])
+@pytest.mark.parametrize("moment", ["prefill", "decode"])
 def test_law_3_ctrl_c(slow_path: Path, moment: str) -> None:
+    """The signal arrives inside one call into Rust, which Python's own checks do not reach."""
     script = f"""
 import os, signal, threading, time
 from candlewick import Generator
-path, moment = {str(slow_path)!r}, {moment!r}
-def interrupt(after):
-    threading.Timer(after, lambda: (stamps.append(time.monotonic()), os.kill(os.getpid(), signal.SIGINT))).start()
+# Python leaves the signal ignored where the parent ignores it, as background jobs do.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+gen = Generator({str(slow_path)!r})
 stamps = []
-gen = Generator(path)
+def interrupt():
+    stamps.append(time.monotonic())
+    os.kill(os.getpid(), signal.SIGINT)
+eos = gen.tokenizer.eos_token_ids[0]
+if {moment!r} == "prefill":
+    stream = gen.stream([5] * 4000)
+else:  # end tokens have no text: the first next() goes on to the end of the context
+    stream = gen.stream("Hi", ignore_eos=True, logit_bias={{eos: 1000.0}})
+threading.Timer(0.4, interrupt).start()
 try:
-    if moment == "load":
-        interrupt(0.2)
-        while True:
-            Generator(path)
-    elif moment == "prefill":
-        stream = gen.stream([5] * 8000)
-        interrupt(0.5)
-        next(stream)
-    else:
-        stream = gen.stream("Hi", ignore_eos=True)
-        interrupt(0.5)
-        for _ in stream: pass
+    next(stream, None)
+    print("ended by itself")
 except KeyboardInterrupt:
     print("stopped after", time.monotonic() - stamps[0])
-    if moment != "load":
-        print(stream.finish_reason)
+    print(stream.finish_reason, stream.usage.completion_tokens)
     print(gen.generate("Hi", max_tokens=2, ignore_eos=True).usage.completion_tokens)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     lines = done.stdout.split("\n")
     assert lines[0].startswith("stopped after"), done.stdout + done.stderr
     assert float(lines[0].split()[-1]) < 1.0
-    # Between two tokens it is Python itself that stops the loop, and the stream could go on.
-    reasons = {"load": [], "prefill": [["cancelled"]], "decode": [["cancelled"], ["None"]]}[moment]
-    assert lines[1:-1] in ([[*reason, "2"] for reason in reasons] or [["2"]])
+    reason, n = lines[1].split()
+    assert reason == "cancelled" and (n == "0") == (moment == "prefill")
+    assert lines[2] == "2"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -309,3 +307,51 @@ def test_a_forked_child_is_told_and_not_hung(tiny: Generator) -> None:
     with os.fdopen(read) as pipe:
         said = pipe.read()
     assert said.startswith("InvalidRequestError") and "fork" in said and "spawn" in said
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_forked_in_the_middle_of_a_step_is_told(slow_path: Path) -> None:
+    script = f"""
+import os, threading, time
+from candlewick import Generator
+gen = Generator({str(slow_path)!r})
+stream = gen.stream([5] * 2000)
+thread = threading.Thread(target=lambda: next(stream))
+thread.start()
+time.sleep(0.2)
+pid = os.fork()
+if pid == 0:
+    for use in (lambda: next(stream), lambda: gen.stream("Hi"), lambda: repr(gen)):
+        try:
+            print("fine", use() and "", flush=True)
+        except Exception as error:
+            print(type(error).__name__, flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+stream.cancel()
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=30)
+    said = done.stdout.split()
+    assert said[:2] == ["InvalidRequestError"] * 2 and said[2] == "fine", done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
+def test_a_signal_handler_that_generates_text_is_told_and_not_hung(slow_path: Path) -> None:
+    script = f"""
+import signal
+from candlewick import Generator, InvalidRequestError
+gen = Generator({str(slow_path)!r})
+stream = gen.stream([5] * 3000)
+def handler(*_):
+    for use in (lambda: gen.generate("Hi", max_tokens=1), lambda: next(stream)):
+        try:
+            use()
+        except InvalidRequestError as error:
+            print("handler" in str(error))
+    stream.cancel()
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+print(list(stream), stream.finish_reason)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+    assert done.stdout == "True\nTrue\n[] cancelled\n", done.stdout + done.stderr

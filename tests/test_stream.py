@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import pickle
 import threading
 import time
 from pathlib import Path
@@ -175,6 +176,42 @@ def test_zip_interleaves(tiny: Generator) -> None:
     assert len(pairs) > 5
 
 
+def test_async_streams_leave_asyncios_own_threads_alone(tiny: Generator) -> None:
+    async def main() -> None:
+        async def consume() -> None:
+            stream = tiny.stream("Hello", ignore_eos=True)
+            try:
+                async for _ in stream:
+                    pass
+            finally:
+                await stream.aclose()
+
+        tasks = [asyncio.create_task(consume()) for _ in range(40)]
+        await asyncio.sleep(0.01)
+        # 40 streams wait for their turns; a thread of asyncio's own is free at once all the same.
+        await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(None, int), timeout=5)
+        assert not all(task.done() for task in tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+def test_original_streams_share_no_kv(demo: Generator) -> None:
+    gen = Generator("demo", engine="original", n_ctx=128)
+    alone = [gen.generate(p, **OPTIONS).text for p in ("rain", "sea")]
+    streams = [gen.stream(p, **OPTIONS) for p in ("rain", "sea")]
+    for _ in itertools.zip_longest(*streams):
+        pass
+    assert [s.text for s in streams] == alone
+
+
+def test_completions_can_be_pickled_and_compared(tiny: Generator) -> None:
+    done = tiny.generate("Hello", **OPTIONS)
+    assert pickle.loads(pickle.dumps(done)) == done
+
+
 def test_other_threads_run_meanwhile(tiny_path: Path) -> None:
     """The GIL is released: a counter in Python goes on while a prompt is read."""
     gen = Generator(tiny_path)
@@ -219,7 +256,7 @@ def test_cancelling_an_asyncio_task_cancels_the_stream(tiny: Generator) -> None:
                 pass
 
         task = asyncio.create_task(consume())
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.005)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

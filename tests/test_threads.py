@@ -35,7 +35,7 @@ def test_n_threads_is_honoured_once(tiny: Generator, tiny_path: Path, n: int) ->
     said = json.loads(done.stdout)
     assert said["threads"] == said["again"] == n
     assert said["variable"] is None, "the environment is left as it was"
-    assert f"the first model of this process started {n} threads" in said["error"]
+    assert f"this process computes with {n} since its first Generator" in said["error"]
     expected = [t.id for t in tiny.stream_tokens("Hello", temperature=0, max_tokens=12, ignore_eos=True)]
     assert said["ids"] == expected
 

@@ -171,7 +171,7 @@ def test_byte_level_bpe(gpt2: Generator, text: str) -> None:
     ids = GPT2_REFERENCE.encode(text, add_special_tokens=False).ids
     assert gpt2.tokenizer.encode(text) == ids
     assert gpt2.tokenizer.decode(ids) == GPT2_REFERENCE.decode(ids, skip_special_tokens=True)
-    assert "".join(gpt2.tokenizer.deltas([], ids)) == gpt2.tokenizer.decode(ids)
+    assert "".join(gpt2.tokenizer._deltas([], ids)) == gpt2.tokenizer.decode(ids)
 
 
 def test_an_unknown_split_pattern_is_named(tmp_path: Path) -> None:

@@ -34,14 +34,22 @@ def resolve(model: str | os.PathLike[str] | None, filename: str | None = None) -
         raise InvalidRequestError('model is an empty string, expected a path, a hub id or "demo"')
     if "\0" in name:
         raise ModelNotFoundError(f"{name!r} is not a path: it holds a NUL character")
-    path = Path(name).expanduser()
-    if path.is_dir():
+    if filename is not None and not isinstance(filename, str):
+        raise TypeError(f"filename must be str or None, not {type(filename).__name__}")
+    path = Path(os.path.expanduser(name))
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as error:  # a name longer than any file's: a prompt, most likely
+        raise ModelNotFoundError(f"{name[:60]!r}... is no path ({error.strerror}): the model comes first") from None
+    if is_folder:
         return _in_folder(path, filename)
-    if path.exists():
+    if exists:
         if filename is not None:
             raise InvalidRequestError(f"filename is {filename!r}, but {name!r} is a file and not a folder")
         return path
     if name == DEMO:
+        if filename is not None:
+            raise InvalidRequestError(f"filename is {filename!r}, but the demo model is one file")
         return demo_path()
     if isinstance(model, str) and _looks_like_hub_id(name):
         raise _not_yet(name)
@@ -54,7 +62,7 @@ def resolve_tokenizer(tokenizer: str | os.PathLike[str] | None) -> Path | None:
     """The ``tokenizer.json`` that ``tokenizer`` names: the file, or the folder that holds it."""
     if tokenizer is None:
         return None
-    path = Path(tokenizer).expanduser()
+    path = Path(os.path.expanduser(os.fsdecode(tokenizer)))
     path = path / "tokenizer.json" if path.is_dir() else path
     if not path.is_file():
         raise ModelNotFoundError(f"no tokenizer file {str(path)!r}: give a tokenizer.json, or the folder that holds it")

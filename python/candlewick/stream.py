@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
 
@@ -59,6 +61,12 @@ class Timings:
     """Tokens per second between the first token and the last."""
 
 
+@functools.cache
+def _executor() -> ThreadPoolExecutor:
+    """Threads in which `async for` waits: not asyncio's own, which everything else in the program needs."""
+    return ThreadPoolExecutor(max_workers=64, thread_name_prefix="candlewick")
+
+
 class _Stream(Generic[T]):
     """What text and token streams share."""
 
@@ -83,7 +91,7 @@ class _Stream(Generic[T]):
     async def __anext__(self) -> T:
         loop = asyncio.get_running_loop()
         try:
-            item = await loop.run_in_executor(None, self._next)
+            item = await loop.run_in_executor(_executor(), self._next)
         except asyncio.CancelledError:
             self.cancel()
             raise
@@ -116,6 +124,10 @@ class _Stream(Generic[T]):
 
     def close(self) -> None:
         """The same as `cancel`, under the name that generators have."""
+        self.cancel()
+
+    async def aclose(self) -> None:
+        """The same as `cancel`, under the name that asynchronous generators have."""
         self.cancel()
 
     @property

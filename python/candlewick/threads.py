@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import operator
 import os
 import threading
 
@@ -9,6 +11,8 @@ from candlewick import _native
 from candlewick.errors import InvalidRequestError
 
 _VARIABLE = "CANDLE_NUM_THREADS"
+# More than any CPU that this could run well on.
+_MOST = 512
 _lock = threading.Lock()
 _started: int | None = None
 
@@ -21,29 +25,33 @@ def start(n_threads: int | None) -> int:
     """
     global _started
     if n_threads is not None:
-        if isinstance(n_threads, bool) or not isinstance(n_threads, int):
+        if isinstance(n_threads, bool) or not hasattr(n_threads, "__index__"):
             raise TypeError(f"n_threads must be int or None, not {type(n_threads).__name__}")
-        if not 1 <= n_threads <= 1024:
+        n_threads = operator.index(n_threads)
+        if not 1 <= n_threads <= _MOST:
             raise InvalidRequestError(
-                f"n_threads is {n_threads}, expected 1 to 1024 (or None: all this process may use)"
+                f"n_threads is {n_threads}, expected 1 to {_MOST} (or None: all this process may use)"
             )
     with _lock:
         if _started is None:
             _started = _start(n_threads)
         elif n_threads is not None and n_threads != _started:
             raise InvalidRequestError(
-                f"n_threads is {n_threads}, but the first model of this process started {_started} threads, and the "
-                "candle engine has one pool for all: leave n_threads out, or start another process"
+                f"n_threads is {n_threads}, but this process computes with {_started} since its first Generator, and "
+                "the candle engine has one pool for all: leave n_threads out, or start another process"
             )
         return _started
 
 
 def _start(n_threads: int | None) -> int:
+    wanted = n_threads or planned()
+    if wanted > usable_cpus():
+        logging.getLogger(__name__).warning(
+            "%d threads on %d CPUs wait for each other more than they compute", wanted, usable_cpus()
+        )
     # Candle reads the variable once, when the pool starts, and has no other way to be told.
     before = os.environ.get(_VARIABLE)
-    if n_threads is None and before is not None:
-        return _native.start_threads()
-    os.environ[_VARIABLE] = str(n_threads or usable_cpus())
+    os.environ[_VARIABLE] = str(wanted)
     try:
         return _native.start_threads()
     finally:
@@ -51,6 +59,14 @@ def _start(n_threads: int | None) -> int:
             del os.environ[_VARIABLE]
         else:
             os.environ[_VARIABLE] = before
+
+
+def planned() -> int:
+    """Threads that a generator without ``n_threads`` will start, or has."""
+    if _started is not None:
+        return _started
+    asked = os.environ.get(_VARIABLE, "")
+    return min(int(asked), _MOST) if asked.isdecimal() and int(asked) > 0 else usable_cpus()
 
 
 def usable_cpus() -> int:

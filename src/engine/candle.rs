@@ -68,7 +68,7 @@ pub(super) fn load(
         .tensors()
         .iter()
         .filter(|t| config.tied_output || t.name != "token_embd.weight")
-        .map(weights::resident_bytes)
+        .map(|t| weights::resident_bytes(t, &device))
         .sum();
     if let Some(available) = memory::available().filter(|&a| device.is_cpu() && n_bytes > a) {
         return Err(Error::OutOfMemory {
@@ -120,6 +120,10 @@ impl Engine for CandleEngine {
 
     fn weight_bytes(&self) -> u64 {
         self.0.n_bytes
+    }
+
+    fn kv_type(&self) -> KvType {
+        self.0.kv_type
     }
 
     fn kv_bytes_per_token(&self) -> u64 {

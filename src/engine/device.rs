@@ -28,7 +28,7 @@ impl DeviceChoice {
             ("cuda", Some(n)) => Ok(Self::Cuda(n)),
             ("metal", Some(n)) => Ok(Self::Metal(n)),
             _ => Err(Error::InvalidRequest(format!(
-                "device is {text:?}, expected \"auto\", \"cpu\", \"cuda\", \"cuda:N\" or \"metal\""
+                "device is {text:?}, expected \"auto\", \"cpu\", \"cuda\", \"cuda:N\", \"metal\" or \"metal:N\""
             ))),
         }
     }

@@ -116,6 +116,9 @@ pub trait Engine: Send + Sync {
     /// Bytes of weights held in memory beside the file.
     fn weight_bytes(&self) -> u64;
 
+    /// How keys and values are stored.
+    fn kv_type(&self) -> KvType;
+
     /// Bytes of keys and values for one token.
     fn kv_bytes_per_token(&self) -> u64;
 }

@@ -1,5 +1,7 @@
 //! The engine candlewick grew from: `candle_transformers`' `quantized_phi3::ModelWeights`, unchanged.
 //!
+//! A chunk of the prompt, once begun, cannot be interrupted: the forward pass is not ours.
+//!
 //! It is the baseline of every benchmark and an oracle of the tests, for the files and lengths where it is
 //! right, and refuses the others: it fixes the rope base at 10000, rotates whole heads, wants an output matrix of its own and
 //! knows no sliding window.
@@ -12,7 +14,7 @@ use candle_core::quantized::gguf_file::{Content, TensorInfo, Value, VersionedMag
 use candle_core::{DType, Device, Tensor};
 use candle_transformers::models::quantized_phi3::ModelWeights;
 
-use super::{Engine, Interrupt, Sequence, device, weights};
+use super::{Engine, Interrupt, KvType, Sequence, device, weights};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::memory;
@@ -52,7 +54,7 @@ pub(super) fn load(
     let n_bytes = gguf
         .tensors()
         .iter()
-        .map(weights::resident_bytes)
+        .map(|t| weights::resident_bytes(t, &device))
         .sum::<u64>()
         + embedding_bytes;
     fits(
@@ -175,6 +177,10 @@ impl Engine for OriginalEngine {
 
     fn weight_bytes(&self) -> u64 {
         self.n_bytes
+    }
+
+    fn kv_type(&self) -> KvType {
+        KvType::F32
     }
 
     fn kv_bytes_per_token(&self) -> u64 {

@@ -92,11 +92,18 @@ pub(super) fn rows(
     Ok(rows.dequantize(&Device::Cpu)?.to_device(device)?)
 }
 
-/// Bytes that the matrix will take in memory, before Candle packs it for the CPU at hand.
-pub(super) fn resident_bytes(tensor: &TensorInfo) -> u64 {
+/// Bytes that a matrix takes in memory: its blocks, and on the CPU the packed copy that Candle makes of some types
+/// with the first product, which stays beside them (candle-core 0.11.1, `quantized/repack_x86.rs` and `repack.rs`).
+pub(super) fn resident_bytes(tensor: &TensorInfo, device: &Device) -> u64 {
+    let blocks = tensor.n_bytes() as u64;
+    let packs = device.is_cpu() && tensor.shape.len() == 2 && tensor.shape[0].is_multiple_of(16);
     match tensor.ty {
-        GgmlType::F16 | GgmlType::BF16 => 2 * tensor.n_bytes() as u64,
-        _ => tensor.n_bytes() as u64,
+        // Expanded to f32.
+        GgmlType::F16 | GgmlType::BF16 => 2 * blocks,
+        // 16 rows of a block of 256: scales and mins become f32. With AMX the copy is larger still.
+        GgmlType::Q4_K if packs => blocks + blocks * 3072 / 2304,
+        GgmlType::Q6_K if packs => blocks + blocks * 152 / 100,
+        _ => blocks,
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Model {
     pub engine: Arc<dyn Engine>,
     /// Which engine that is.
     pub kind: EngineKind,
+    /// CPU threads that take part in a product.
+    pub n_threads: usize,
     pub(super) turns: Turns,
     pid: u32,
 }
@@ -66,6 +68,7 @@ impl Model {
             template,
             engine,
             kind: options.engine.kind,
+            n_threads: engine::start_threads()?,
             turns: Turns::default(),
             pid: std::process::id(),
         }))
@@ -73,6 +76,7 @@ impl Model {
 
     /// Checks `request` and encodes `prompt`; the work starts with the first [`Stream::next`].
     pub fn stream(self: &Arc<Self>, prompt: Prompt, request: Request) -> Result<Stream> {
+        self.check_process()?;
         request.validate(self.config.n_vocab)?;
         let ids = prompt.encode(self)?;
         if ids.len() >= self.engine.n_ctx() {
@@ -122,6 +126,18 @@ impl Model {
             .map_or("none", |(name, _)| name)
     }
 
+    /// Refuses to work in a forked child: the threads stayed behind, and locks may be held for ever.
+    pub fn check_process(&self) -> Result<()> {
+        if std::process::id() == self.pid {
+            return Ok(());
+        }
+        Err(Error::InvalidRequest(
+            "this generator was made before a fork, and its threads live in the parent process: create the \
+             Generator in the child, or use multiprocessing's \"spawn\" start method"
+                .into(),
+        ))
+    }
+
     /// Runs one step on `sequence` when its turn comes.
     pub(super) fn step(
         &self,
@@ -130,13 +146,6 @@ impl Model {
         logits: bool,
         interrupt: Interrupt,
     ) -> Result<Option<Vec<f32>>> {
-        if std::process::id() != self.pid {
-            return Err(Error::InvalidRequest(
-                "this generator was made before a fork, and its threads live in the parent process: create the \
-                 Generator in the child, or use multiprocessing's \"spawn\" start method"
-                    .into(),
-            ));
-        }
         let _turn = self.turns.take(interrupt)?;
         sequence.forward(tokens, logits, interrupt)
     }

@@ -179,12 +179,17 @@ impl Stream {
         logits: bool,
         interrupt: Interrupt,
     ) -> Result<Option<Vec<f32>>> {
-        let sequence = match &mut self.sequence {
+        // Taken out for the step: after an error or a panic it is half-way between two tokens, and gone.
+        let mut sequence = match self.sequence.take() {
             Some(sequence) => sequence,
-            none => none.insert(self.model.engine.sequence()?),
+            None if self.n_prefilled == 0 => self.model.engine.sequence()?,
+            None => return Err(Error::Engine("this stream broke in an earlier step".into())),
         };
-        self.model
-            .step(sequence.as_mut(), tokens, logits, interrupt)
+        let logits = self
+            .model
+            .step(sequence.as_mut(), tokens, logits, interrupt)?;
+        self.sequence = Some(sequence);
+        Ok(logits)
     }
 
     /// Takes in a chosen token: its text, and whether it ends the stream.

@@ -5,10 +5,11 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use crate::engine::Interrupt;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// How often a waiting thread looks whether it should stop.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -17,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 struct State {
     next_ticket: u64,
     // The front holds the engine, the rest wait.
-    queue: VecDeque<u64>,
+    queue: VecDeque<(u64, ThreadId)>,
 }
 
 /// The queue in front of one engine.
@@ -36,22 +37,26 @@ pub(super) struct Turn<'a> {
 impl Turns {
     /// Waits for the engine; an interruption gives up the place in the queue.
     pub(super) fn take(&self, interrupt: Interrupt) -> Result<Turn<'_>> {
+        let me = std::thread::current().id();
         let mut state = self.lock();
+        if state.queue.front().is_some_and(|&(_, holder)| holder == me) {
+            return Err(reentered());
+        }
         let ticket = state.next_ticket;
         state.next_ticket += 1;
-        state.queue.push_back(ticket);
+        state.queue.push_back((ticket, me));
         // From here on, dropping `turn` leaves the queue.
         let turn = Turn {
             turns: self,
             ticket,
         };
-        while state.queue.front() != Some(&ticket) {
+        while state.queue.front() != Some(&(ticket, me)) {
             state = self
                 .changed
                 .wait_timeout(state, LOOK_EVERY)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
-            if state.queue.front() != Some(&ticket) {
+            if state.queue.front() != Some(&(ticket, me)) {
                 drop(state);
                 interrupt()?;
                 state = self.lock();
@@ -67,9 +72,18 @@ impl Turns {
     }
 }
 
+/// A thread that is in a step and asks for another would wait for itself for ever.
+pub(crate) fn reentered() -> Error {
+    Error::InvalidRequest(
+        "this generator is in the middle of a step in this very thread: a signal handler cannot generate text, only \
+         cancel it"
+            .into(),
+    )
+}
+
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.turns.lock().queue.retain(|&t| t != self.ticket);
+        self.turns.lock().queue.retain(|&(t, _)| t != self.ticket);
         self.turns.changed.notify_all();
     }
 }
@@ -77,7 +91,6 @@ impl Drop for Turn<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
 
     #[test]
     fn turns_are_served_in_order_and_alone() {
@@ -97,10 +110,24 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_does_not_wait_for_itself() {
+        let turns = Turns::default();
+        let _held = turns.take(&mut || Ok(())).expect("free");
+        let again = turns.take(&mut || Ok(())).err();
+        assert!(matches!(again, Some(Error::InvalidRequest(_))), "{again:?}");
+    }
+
+    #[test]
     fn an_interrupted_wait_leaves_the_queue() {
         let turns = Turns::default();
         let held = turns.take(&mut || Ok(())).expect("free");
-        assert!(turns.take(&mut || Err(Error::Interrupted)).is_err());
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| turns.take(&mut || Err(Error::Interrupted)).err());
+            assert!(matches!(
+                other.join().expect("no panic"),
+                Some(Error::Interrupted)
+            ));
+        });
         drop(held);
         turns
             .take(&mut || Err(Error::Interrupted))

@@ -19,21 +19,22 @@ impl Data {
     /// somebody shortens the file in place meanwhile; replacing it by rename is harmless. Reading is the
     /// way out where that can happen.
     pub fn open(path: &Path, mmap: bool) -> Result<Self> {
-        let mut file = File::open(path).map_err(|e| {
+        // Before opening: opening a pipe waits for its other end.
+        let meta = std::fs::metadata(path).map_err(|e| {
             if e.kind() == std::io::ErrorKind::NotFound {
                 Error::ModelNotFound(format!("no such file: `{}`", path.display()))
             } else {
                 Error::io(path, &e)
             }
         })?;
-        let meta = file.metadata().map_err(|e| Error::io(path, &e))?;
         if !meta.is_file() {
             return Err(Error::ModelNotFound(format!(
                 "`{}` is not a regular file",
                 path.display()
             )));
         }
-        let len = meta.len();
+        let mut file = File::open(path).map_err(|e| Error::io(path, &e))?;
+        let len = file.metadata().map_err(|e| Error::io(path, &e))?.len();
         if len == 0 {
             return Err(Error::ModelFormat(format!(
                 "`{}` is empty (0 bytes), expected a GGUF file: download it again",

@@ -2,7 +2,7 @@
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyByteArray, PyBytes, PyMapping, PySequence, PyString};
 
 use super::errors::invalid;
 use crate::generate::Prompt;
@@ -35,9 +35,12 @@ fn is_int(object: &Bound<'_, PyAny>) -> bool {
     !object.is_instance_of::<pyo3::types::PyBool>() && object.hasattr("__index__").unwrap_or(false)
 }
 
+/// Any `collections.abc.Sequence` but text and bytes, whose items would be characters.
 fn is_sequence(object: &Bound<'_, PyAny>) -> bool {
-    object.is_instance_of::<pyo3::types::PyList>()
-        || object.is_instance_of::<pyo3::types::PyTuple>()
+    object.cast::<PySequence>().is_ok()
+        && !object.is_instance_of::<PyString>()
+        && !object.is_instance_of::<PyBytes>()
+        && !object.is_instance_of::<PyByteArray>()
 }
 
 /// An integer from `min` to `max`.
@@ -53,13 +56,15 @@ pub(super) fn int(name: &str, object: &Bound<'_, PyAny>, min: i128, max: i128) -
         }
         Err(e) => return Err(e),
     };
-    match value.filter(|n| (min..=max).contains(n)) {
-        Some(n) => Ok(n),
-        None => Err(invalid(format!(
-            "{name} is {}, expected an integer from {min} to {max}",
-            number.str()?
-        ))),
-    }
+    value.filter(|n| (min..=max).contains(n)).ok_or_else(|| {
+        // Python refuses to write out numbers of thousands of digits.
+        let found = number
+            .str()
+            .map_or_else(|_| "a number of very many digits".into(), |s| s.to_string());
+        invalid(format!(
+            "{name} is {found}, expected an integer from {min} to {max}"
+        ))
+    })
 }
 
 /// A count; negative ones are refused by name and not by overflow.
@@ -67,17 +72,36 @@ pub(super) fn count(name: &str, object: &Bound<'_, PyAny>) -> PyResult<usize> {
     int(name, object, 0, i128::from(u32::MAX)).map(|n| n as usize)
 }
 
+/// A limit of tokens. Others write "no limit" as -1.
+pub(super) fn max_tokens(object: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let n = int(
+        "max_tokens",
+        object,
+        i128::from(i64::MIN),
+        i128::from(u32::MAX),
+    )?;
+    usize::try_from(n).ok().filter(|&n| n > 0).ok_or_else(|| {
+        invalid(format!(
+            "max_tokens is {n}, expected at least 1, or None for no limit"
+        ))
+    })
+}
+
 /// A number.
 pub(super) fn float(name: &str, object: &Bound<'_, PyAny>) -> PyResult<f32> {
     if object.is_instance_of::<pyo3::types::PyBool>() || object.is_instance_of::<PyString>() {
         return Err(type_error(name, object, "float"));
     }
-    object.extract::<f64>().map(|x| x as f32).map_err(|e| {
-        if e.is_instance_of::<PyOverflowError>(object.py()) {
-            return invalid(format!("{name} is too large for a float"));
+    match object.extract::<f64>() {
+        Ok(x) if x.is_finite() && (x as f32).is_infinite() => {
+            Err(invalid(format!("{name} is {x:e}, which is too large")))
         }
-        type_error(name, object, "float")
-    })
+        Ok(x) => Ok(x as f32),
+        Err(e) if e.is_instance_of::<PyOverflowError>(object.py()) => {
+            Err(invalid(format!("{name} is too large for a float")))
+        }
+        Err(_) => Err(type_error(name, object, "float")),
+    }
 }
 
 /// A list or tuple of token ids, or an array that can turn itself into one.
@@ -116,11 +140,14 @@ pub(super) fn texts(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Vec<Strin
 
 /// A dict of token id to bias; ids may be strings, as JSON has them.
 pub(super) fn biases(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Vec<(u32, f32)>> {
-    let Ok(dict) = object.cast::<PyDict>() else {
+    let Ok(dict) = object.cast::<PyMapping>() else {
         return Err(type_error(name, object, "a dict of token id to bias"));
     };
-    dict.iter()
-        .map(|(id, bias)| {
+    // A copy: converting a key or a value may run Python code that changes the dict.
+    dict.items()?
+        .iter()
+        .map(|pair| {
+            let (id, bias): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair.extract()?;
             let id = match id.extract::<String>() {
                 Ok(digits) => digits.parse().map_err(|_| {
                     invalid(format!(
@@ -147,7 +174,7 @@ pub(super) fn messages(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Vec<Me
 }
 
 fn message(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Message> {
-    let Ok(dict) = object.cast::<PyDict>() else {
+    let Ok(dict) = object.cast::<PyMapping>() else {
         return Err(type_error(
             name,
             object,
@@ -155,14 +182,14 @@ fn message(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Message> {
         ));
     };
     let field = |key: &str| {
-        dict.get_item(key)?.ok_or_else(|| {
+        get(dict, key)?.ok_or_else(|| {
             invalid(format!(
                 "{name} has no {key:?}, expected {{\"role\": \"user\", \"content\": \"Hi\"}}"
             ))
         })
     };
     if let Some(extra) = dict
-        .keys()
+        .keys()?
         .iter()
         .find(|k| !k.eq("role").unwrap_or(false) && !k.eq("content").unwrap_or(false))
     {
@@ -187,16 +214,20 @@ fn message(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Message> {
     Ok(Message { role, content })
 }
 
+fn get<'py>(mapping: &Bound<'py, PyMapping>, key: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+    if mapping.contains(key)? {
+        mapping.get_item(key).map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
 fn part_text(name: &str, part: &Bound<'_, PyAny>) -> PyResult<String> {
-    let Ok(dict) = part.cast::<PyDict>() else {
+    let Ok(dict) = part.cast::<PyMapping>() else {
         return Err(type_error(name, part, "a dict"));
     };
-    match dict.get_item("text")? {
-        Some(content)
-            if dict
-                .get_item("type")?
-                .is_none_or(|t| t.eq("text").unwrap_or(false)) =>
-        {
+    match get(dict, "text")? {
+        Some(content) if get(dict, "type")?.is_none_or(|t| t.eq("text").unwrap_or(false)) => {
             text(name, &content)
         }
         _ => Err(invalid(format!(
@@ -215,11 +246,11 @@ pub(super) fn prompt(object: &Bound<'_, PyAny>, raw: bool) -> PyResult<Prompt> {
             Prompt::Text(text)
         });
     }
-    if object.is_instance_of::<pyo3::types::PyBytes>() {
+    if object.is_instance_of::<PyBytes>() {
         return Err(type_error("prompt", object, "str (decode the bytes first)"));
     }
     let expected = "str, a list of messages or a list of token ids";
-    if object.is_instance_of::<PyDict>() {
+    if object.cast::<PyMapping>().is_ok() {
         return Err(type_error(
             "prompt",
             object,
@@ -232,7 +263,7 @@ pub(super) fn prompt(object: &Bound<'_, PyAny>, raw: bool) -> PyResult<Prompt> {
                 "the prompt is an empty list: there is nothing to continue".into(),
             ));
         };
-        if first.is_instance_of::<PyDict>() {
+        if first.cast::<PyMapping>().is_ok() {
             if raw {
                 return Err(invalid(
                     "raw=True takes a str, and the prompt is a list of messages".into(),

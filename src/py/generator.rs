@@ -85,9 +85,7 @@ impl Generator {
     ) -> PyResult<Stream> {
         let model = self.model()?;
         let request = Request {
-            max_tokens: max_tokens
-                .map(|n| convert::count("max_tokens", n))
-                .transpose()?,
+            max_tokens: max_tokens.map(convert::max_tokens).transpose()?,
             sampling: SamplingParams {
                 temperature: convert::float("temperature", temperature)?,
                 top_p: convert::float("top_p", top_p)?,
@@ -110,7 +108,7 @@ impl Generator {
         };
         let prompt = convert::prompt(prompt, raw)?;
         let stream = py.detach(|| guard(|| model.stream(prompt, request)))?;
-        Ok(Stream::new(stream))
+        Ok(Stream::new(model, stream))
     }
 
     /// Logits after `ids`, run in steps of `chunk` tokens: (n_vocab) floats. For tests against references.
@@ -159,7 +157,8 @@ impl Generator {
         info.set_item("sliding_window", model.config.sliding_window)?;
         info.set_item("vocab_size", model.config.n_vocab)?;
         info.set_item("n_layers", model.config.n_layers)?;
-        info.set_item("n_threads", crate::engine::start_threads()?)?;
+        info.set_item("n_threads", model.n_threads)?;
+        info.set_item("kv_type", model.engine.kv_type().name())?;
         info.set_item("file_bytes", model.gguf.file_bytes().len())?;
         info.set_item("weight_bytes", model.engine.weight_bytes())?;
         info.set_item("kv_bytes_per_token", model.engine.kv_bytes_per_token())?;
@@ -186,5 +185,19 @@ impl Generator {
         let model = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Giving gigabytes back takes a moment.
         py.detach(|| drop(model));
+    }
+}
+
+impl Drop for Generator {
+    /// Giving gigabytes back takes a moment, in which other threads can run.
+    fn drop(&mut self) {
+        let model = self
+            .0
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if model.is_some() {
+            Python::try_attach(|py| py.detach(|| drop(model)));
+        }
     }
 }

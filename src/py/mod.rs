@@ -25,8 +25,8 @@ mod _native {
 
     /// Starts the threads that products run on, once for the process, and returns their number.
     #[pyfunction]
-    fn start_threads() -> PyResult<usize> {
-        Ok(crate::engine::start_threads()?)
+    fn start_threads(py: Python<'_>) -> PyResult<usize> {
+        Ok(py.detach(|| super::errors::guard(crate::engine::start_threads))?)
     }
 
     #[pymodule_init]

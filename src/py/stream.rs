@@ -1,20 +1,24 @@
 //! `candlewick._native.Stream`: one generation, stepped with the GIL released.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use pyo3::prelude::*;
 
 use super::errors::guard;
 use super::signals::Signals;
-use crate::error::Result;
-use crate::generate::{self, FinishReason, StopReason, Timings, Token, Usage};
+use crate::error::{Error, Result};
+use crate::generate::{self, FinishReason, Model, StopReason, Timings, Token, Usage};
 
 /// A stream in progress. Private: `candlewick.TextStream` is the public class.
 #[pyclass(frozen, module = "candlewick._native")]
 pub struct Stream {
+    model: Arc<Model>,
     inner: Mutex<generate::Stream>,
+    // The thread that is in a step
+    stepping: Mutex<Option<ThreadId>>,
     cancelled: AtomicBool,
     // What can be asked while a step runs
     view: Mutex<View>,
@@ -40,7 +44,7 @@ impl View {
 }
 
 impl Stream {
-    pub(super) fn new(inner: generate::Stream) -> Self {
+    pub(super) fn new(model: Arc<Model>, inner: generate::Stream) -> Self {
         let mut view = View {
             text: String::new(),
             finish: None,
@@ -51,7 +55,9 @@ impl Stream {
         view.update(&inner);
         let seed = inner.seed();
         Self {
+            model,
             inner: Mutex::new(inner),
+            stepping: Mutex::new(None),
             cancelled: AtomicBool::new(false),
             view: Mutex::new(view),
             seed,
@@ -69,6 +75,9 @@ impl Stream {
                 Ok(inner) => return Ok(inner),
                 Err(TryLockError::Poisoned(inner)) => return Ok(inner.into_inner()),
                 Err(TryLockError::WouldBlock) => {
+                    if *self.stepping() == Some(std::thread::current().id()) {
+                        return Err(generate::reentered());
+                    }
                     signals.check()?;
                     std::thread::sleep(Duration::from_millis(1));
                 }
@@ -76,26 +85,48 @@ impl Stream {
         }
     }
 
+    fn stepping(&self) -> MutexGuard<'_, Option<ThreadId>> {
+        self.stepping.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Tokens until `enough` of one is true, or the end.
     fn advance(&self, py: Python<'_>, enough: fn(&Token) -> bool) -> PyResult<Option<Token>> {
+        self.model.check_process()?;
         let mut signals = Signals::new(py, Some(&self.cancelled))?;
         let result = py.detach(|| {
-            guard(|| {
-                let Ok(mut stream) = self.lock(&mut signals) else {
-                    return Ok(None);
+            let result = guard(|| {
+                let mut stream = match self.lock(&mut signals) {
+                    Err(Error::Interrupted) => return Ok(None),
+                    locked => locked?,
                 };
-                loop {
+                *self.stepping() = Some(std::thread::current().id());
+                let result = loop {
                     let next = stream.next(&mut || signals.check());
                     self.view().update(&stream);
-                    match next? {
-                        Some(token) if !enough(&token) => {}
-                        other => return Ok(other),
+                    match next {
+                        Ok(Some(token)) if !enough(&token) => {}
+                        other => break other,
                     }
-                }
-            })
+                };
+                *self.stepping() = None;
+                result
+            });
+            // A cancellation that came while the stream was locked, but after its last look.
+            if self.cancelled.load(Ordering::SeqCst) {
+                self.settle();
+            }
+            result
         });
         signals.into_result()?;
         Ok(result?)
+    }
+
+    /// Ends the stream if no thread is in a step of it; one that is will do so itself.
+    fn settle(&self) {
+        if let Ok(mut stream) = self.inner.try_lock() {
+            stream.cancel();
+            self.view().update(&stream);
+        }
     }
 }
 
@@ -117,11 +148,8 @@ impl Stream {
 
     /// Ends the stream, at once or after the layer that is running in another thread.
     fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
-        if let Ok(mut stream) = self.inner.try_lock() {
-            stream.cancel();
-            self.view().update(&stream);
-        }
+        self.cancelled.store(true, Ordering::SeqCst);
+        self.settle();
     }
 
     #[getter]
@@ -131,7 +159,12 @@ impl Stream {
 
     #[getter]
     fn finish_reason(&self) -> Option<&'static str> {
-        self.view().finish.map(FinishReason::name)
+        // Cancelled is what a stream is from the call on, though a layer may still be running.
+        let cancelled = self.cancelled.load(Ordering::SeqCst);
+        let finish = self.view().finish;
+        finish
+            .or(cancelled.then_some(FinishReason::Cancelled))
+            .map(FinishReason::name)
     }
 
     #[getter]

@@ -54,7 +54,7 @@ impl Tokenizer {
     }
 
     /// What a stream gives for each of `ids` after `prompt`, and at its end. For tests of the detokenizer.
-    fn deltas(&self, prompt: Vec<u32>, ids: Vec<u32>) -> Vec<String> {
+    fn _deltas(&self, prompt: Vec<u32>, ids: Vec<u32>) -> Vec<String> {
         let mut detokenizer = text::Detokenizer::new(self.0.clone(), &prompt);
         let mut deltas: Vec<String> = ids.into_iter().map(|id| detokenizer.push(id)).collect();
         deltas.push(detokenizer.finish());

@@ -47,6 +47,9 @@ impl Sampler {
             filter::candidates(logits, p).map(|candidates| candidates.draw(self.rng.uniform()))
         };
         let id = id.ok_or_else(|| {
+            if p.logit_bias.iter().any(|&(_, bias)| bias == f32::NEG_INFINITY) {
+                return Error::InvalidRequest("logit_bias forbids every token that the model could choose".into());
+            }
             Error::Engine("the model gave no finite logit: the file is damaged, or not made for this architecture".into())
         })?;
         self.penalties.remember(id);

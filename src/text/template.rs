@@ -59,14 +59,14 @@ pub struct ChatTemplate {
 impl ChatTemplate {
     /// A template and the texts of its `bos_token` and `eos_token`. It is not compiled yet: a broken
     /// one is an error of [`Self::render`].
-    pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self> {
-        Ok(Self {
+    pub fn new(source: &str, bos: &str, eos: &str) -> Self {
+        Self {
             source: source.to_string(),
             bos: bos.to_string(),
             eos: eos.to_string(),
             compiled: OnceLock::new(),
             warned: AtomicBool::new(false),
-        })
+        }
     }
 
     /// The template of a model: the file's, or [`PHI3_TEMPLATE`] where the vocabulary has its tokens;
@@ -82,7 +82,11 @@ impl ChatTemplate {
         let bos = tokenizer.bos().and_then(|id| tokenizer.piece(id));
         let eos = metadata.u32("tokenizer.ggml.eos_token_id")?;
         let eos = eos.and_then(|id| tokenizer.piece(id));
-        Self::new(source, bos.unwrap_or_default(), eos.unwrap_or_default()).map(Some)
+        Ok(Some(Self::new(
+            source,
+            bos.unwrap_or_default(),
+            eos.unwrap_or_default(),
+        )))
     }
 
     /// The template as the file has it.
@@ -296,9 +300,7 @@ mod tests {
 
     fn render(source: &str, messages: &[(&str, &str)]) -> Result<String> {
         let messages: Vec<_> = messages.iter().map(|&(r, c)| Message::new(r, c)).collect();
-        ChatTemplate::new(source, "<s>", "<e>")
-            .unwrap()
-            .render(&messages)
+        ChatTemplate::new(source, "<s>", "<e>").render(&messages)
     }
 
     #[test]
@@ -441,7 +443,7 @@ mod tests {
             "{{ unknown() }}",
             "{{ missing[0] }}",
         ] {
-            let template = ChatTemplate::new(source, "", "").unwrap();
+            let template = ChatTemplate::new(source, "", "");
             for _ in 0..2 {
                 let error = template.render(&[Message::new("user", "a")]).unwrap_err();
                 assert!(matches!(error, Error::ModelFormat(_)), "{error:?}");
@@ -477,7 +479,7 @@ mod tests {
 
     #[test]
     fn a_template_serves_many_threads() {
-        let template = ChatTemplate::new(PHI3_TEMPLATE, "", "").unwrap();
+        let template = ChatTemplate::new(PHI3_TEMPLATE, "", "");
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| template.render(&[Message::new("user", "a")]).unwrap());

@@ -6,6 +6,7 @@ error; 2 for a wrong command line; 130 after Ctrl-C.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -22,11 +23,13 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code."""
     # A terminal that cannot show a character shows a question mark, and the answer goes on.
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+    for stream, errors in ((sys.stdout, "replace"), (sys.stderr, "replace"), (sys.stdin, "surrogateescape")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
     options = parser().parse_args(arguments)
     try:
+        if sys.stdout is None:
+            raise OSError("standard output is closed")
         code: int = options.command(options)
         sys.stdout.flush()
         return code
@@ -37,6 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader has gone (`| head`). Python flushes standard output once more at exit; let that go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (Error, OSError, TypeError) as error:
+    except (Error, OSError) as error:
         print(f"candlewick: {error}", file=sys.stderr)
         return 1

@@ -30,6 +30,8 @@ Message = dict[str, str]
 
 def run(options: argparse.Namespace) -> int:
     """The command ``chat``."""
+    if sys.stdin is None:
+        raise OSError("standard input is closed, and a chat reads it")
     if sys.stdin.isatty():
         # Arrow keys and history, where the platform has them.
         try:
@@ -122,6 +124,10 @@ class _Conversation:
         except InvalidRequestError as error:
             self.messages.pop()
             print(error, file=sys.stderr)
+            return
+        except KeyboardInterrupt:
+            self.messages.pop()
+            print("(stopped)", file=sys.stderr)
             return
         with stream:
             try:

@@ -40,7 +40,7 @@ def _installation() -> dict[str, Any]:
         "candlewick": __version__,
         "python": f"{platform.python_version()} ({sys.executable})",
         "platform": f"{platform.system()} {platform.machine()}",
-        "threads": threads.usable_cpus(),
+        "threads": threads.planned(),
     }
 
 

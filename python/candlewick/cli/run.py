@@ -26,7 +26,7 @@ examples:
 
 def run(options: argparse.Namespace) -> int:
     """The command ``run``."""
-    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    prompt = _standard_input() if options.prompt == "-" else options.prompt
     with parsed.generator(options) as generator, _stream(generator, prompt, options) as stream:
         for text in stream:
             if not options.json:
@@ -38,6 +38,12 @@ def run(options: argparse.Namespace) -> int:
         if options.stats:
             print(_stats(stream), file=sys.stderr)
     return 0
+
+
+def _standard_input() -> str:
+    if sys.stdin is None:
+        raise OSError("standard input is closed, and the prompt - reads it")
+    return sys.stdin.read()
 
 
 def _stream(generator: Generator, prompt: str, options: argparse.Namespace) -> TextStream:

@@ -88,18 +88,18 @@ impl Cache {
         };
         let dropped = kept - if kept + n <= room { kept } else { visible };
         let kept = kept - dropped;
-        if room > self.room
-            && self.device.is_cpu()
-            && let needed = room as u64 * self.bytes_per_token
-            && let Some(available) = memory::available()
-            && needed > available
-        {
-            return Err(Error::OutOfMemory {
-                what: format!("the KV cache of {room} tokens"),
-                needed,
-                available,
-                remedy: "use a smaller n_ctx or max_tokens, or fewer streams at once".into(),
-            });
+        if room > self.room && self.device.is_cpu() {
+            // Layer by layer the old room is given back: what is wanted is the difference, and one layer twice.
+            let bytes = |tokens: usize| tokens as u64 * self.bytes_per_token;
+            let needed = bytes(room - self.room) + bytes(self.room) / self.layers.len() as u64;
+            if let Some(available) = memory::available().filter(|&a| needed > a) {
+                return Err(Error::OutOfMemory {
+                    what: format!("growing the KV cache to {room} tokens"),
+                    needed,
+                    available,
+                    remedy: "use a smaller n_ctx or max_tokens, or fewer streams at once".into(),
+                });
+            }
         }
         let (heads, dim) = self.shape;
         for layer in &mut self.layers {
