@@ -6,7 +6,7 @@
 use std::path::Path;
 
 /// The crate's result.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, and for whom.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -53,6 +53,40 @@ pub enum Error {
         /// The way out.
         remedy: String,
     },
+    /// A download failed; what was fetched is kept (`DownloadError`).
+    #[error("{}", download_text(what, host, *status, cause, *kept, remedy))]
+    Download {
+        /// What was wanted, such as "`model.gguf` of `owner/name`".
+        what: String,
+        /// The host that was asked, with its port where that is not the usual one; empty before any was.
+        host: String,
+        /// The HTTP status of the last answer, when there was one that counts.
+        status: Option<u16>,
+        /// What went wrong.
+        cause: String,
+        /// Bytes that are on disk already and will not be fetched again.
+        kept: u64,
+        /// The way out.
+        remedy: String,
+    },
+    /// The file does not fit on the disk (`DownloadError`).
+    #[error(
+        "cannot download {what}: {} more are needed and {} are free in `{path}`{}; free some space, or choose another \
+         disk with cache_dir= or HF_HUB_CACHE",
+        bytes(*needed), bytes(*available), kept_text(*kept)
+    )]
+    DiskFull {
+        /// What was wanted.
+        what: String,
+        /// The folder it was to go to.
+        path: String,
+        /// Bytes still to be written.
+        needed: u64,
+        /// Bytes free there.
+        available: u64,
+        /// Bytes that are on disk already and will not be fetched again.
+        kept: u64,
+    },
     /// The operating system refused to read or write (`OSError` with its number and file name).
     #[error("{path}: {message}")]
     Io {
@@ -85,6 +119,34 @@ impl Error {
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
         Self::Engine(format!("candle: {error}"))
+    }
+}
+
+fn download_text(
+    what: &str,
+    host: &str,
+    status: Option<u16>,
+    cause: &str,
+    kept: u64,
+    remedy: &str,
+) -> String {
+    let from = if host.is_empty() {
+        String::new()
+    } else {
+        format!(" from {host}")
+    };
+    let status = status.map_or(String::new(), |s| format!(" (HTTP status {s})"));
+    let kept = kept_text(kept);
+    format!("cannot download {what}{from}: {cause}{status}{kept}; {remedy}")
+}
+
+fn kept_text(kept: u64) -> String {
+    match kept {
+        0 => String::new(),
+        n => format!(
+            "; the {} that were fetched are kept, and the next call goes on from there",
+            bytes(n)
+        ),
     }
 }
 

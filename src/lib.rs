@@ -3,6 +3,7 @@ pub mod engine;
 pub mod error;
 pub mod generate;
 pub mod gguf;
+pub mod hub;
 mod memory;
 pub mod model;
 #[cfg(feature = "python")]
