@@ -1,13 +1,24 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any, final
 
 from candlewick.stream import FinishReason
 
 __version__: str
-__all__ = ["Generator", "Stream", "Tokenizer", "__version__", "start_threads"]
+__all__ = ["Generator", "Stream", "Tokenizer", "__version__", "fetch", "start_threads"]
 
 def start_threads() -> int: ...
+def fetch(
+    repo: str,
+    *,
+    filename: str | None,
+    revision: str | None,
+    cache_dir: str | PathLike[str] | None,
+    local_files_only: bool | None,
+    token: str | bool | None,
+    progress: Callable[[int, int, str], object] | None,
+) -> list[Path]: ...
 
 @final
 class Generator:

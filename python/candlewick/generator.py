@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
+    from candlewick.progress import Report
+
 Prompt = Union[str, "Sequence[Mapping[str, Any]]", "Sequence[int]"]
 """A user's text, a list of messages (``{"role": ..., "content": ...}``), or a list of token ids."""
 
@@ -47,9 +49,17 @@ class Generator:
     tokens, and they take turns step by step.
 
     Args:
-        model: A ``.gguf`` file, a folder that holds one, or ``"demo"``, the small model inside the package.
-        filename: Which file, when ``model`` is a folder with several. Without it a Q4_K_M file is preferred.
-        tokenizer: A ``tokenizer.json`` (or a folder that holds one) to use instead of the vocabulary in the GGUF.
+        model: A ``.gguf`` file; a folder that holds one; a repository of the Hugging Face hub (``"owner/name"``, or
+            ``"owner/name:Q5_K_M"`` to choose a quantization), fetched once and then found in the cache that
+            ``huggingface_hub`` uses too; or ``"demo"``, the small model inside the package. ``None`` is
+            ``Phi-3-mini-4k-instruct-q4.gguf`` of ``microsoft/Phi-3-mini-4k-instruct-gguf`` (2.4 GB), with the
+            tokenizer of ``microsoft/Phi-3-mini-4k-instruct``.
+        filename: Which file, when ``model`` is a folder or repository with several. Without it a Q4_K_M file is
+            preferred, then one with q4 in its name.
+        revision: A branch, a tag or a commit of the repository; ``None`` is its main branch. What is cached for a
+            commit is used without asking the hub.
+        tokenizer: A ``tokenizer.json`` (or a folder or repository that holds one) to use instead of the vocabulary
+            in the GGUF.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"metal"``; the last three need a build with them.
         engine: ``"auto"``, ``"candle"``, or ``"original"``, the loop candlewick grew from, kept for comparison.
         n_ctx: Context in tokens, prompt and answer together; ``None`` is what the model was made for. Memory for it
@@ -57,9 +67,18 @@ class Generator:
         n_threads: CPU threads; ``None`` is as many as this process may use. One number for the whole process.
         kv_type: How keys and values are stored: ``"f16"`` or ``"f32"``.
         mmap: Map the file (it must then not be shortened while in use; replacing it is fine), or read it.
+        cache_dir: Where fetched files are kept; ``None`` is the folder of ``HF_HUB_CACHE``, ``HF_HOME`` or
+            ``XDG_CACHE_HOME``, as for ``huggingface_hub``.
+        local_files_only: Use what is in the cache and ask nobody. ``None`` does so if ``HF_HUB_OFFLINE`` is set.
+        token: For gated and private repositories; ``None`` takes ``HF_TOKEN`` or what ``hf auth login`` stored, and
+            ``False`` sends none.
+        progress: Show a line while files are fetched, on a terminal or in a notebook. A function is called instead,
+            at most ten times a second, as ``progress(downloaded_bytes, total_bytes, filename)``; what it raises ends
+            the download and is raised here.
 
     Raises:
         ModelNotFoundError: There is no such model.
+        DownloadError: It could not be fetched. What was fetched is kept, and the next call goes on from there.
         ModelFormatError: The file is damaged or contradicts itself.
         UnsupportedModelError: The file is fine, but cannot be run here.
         OutOfMemoryError: It does not fit; the text has both numbers.
@@ -78,6 +97,7 @@ class Generator:
         model: str | os.PathLike[str] | None = None,
         *,
         filename: str | None = None,
+        revision: str | None = None,
         tokenizer: str | os.PathLike[str] | None = None,
         device: str = "auto",
         engine: str = "auto",
@@ -85,12 +105,19 @@ class Generator:
         n_threads: int | None = None,
         kv_type: str = "f16",
         mmap: bool = True,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool | None = None,
+        token: str | bool | None = None,
+        progress: bool | Report = True,
     ) -> None:
-        path = models.resolve(model, filename)
+        hub = models.Hub(revision, cache_dir, local_files_only, token, progress)
+        # The small file first: what is wrong with the network shows before gigabytes are fetched.
+        tokenizer_path = models.resolve_tokenizer(tokenizer, hub, default=model is None)
+        path = models.resolve(model, filename, hub)
         threads.start(n_threads)
         self._native = _native.Generator(
             path,
-            tokenizer=models.resolve_tokenizer(tokenizer),
+            tokenizer=tokenizer_path,
             device=device,
             engine=engine,
             n_ctx=n_ctx,

@@ -3,27 +3,71 @@
 from __future__ import annotations
 
 import os
+import re
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from candlewick import _native
 from candlewick.errors import InvalidRequestError, ModelNotFoundError
+from candlewick.progress import reporting
+
+if TYPE_CHECKING:
+    from candlewick.progress import Report
 
 DEMO = "demo"
 SUFFIX = ".gguf"
+TOKENIZER = "tokenizer.json"
+
+# "owner/name", with a quantization after a colon: no path that is meant as one looks like it by accident.
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?", re.ASCII)
+
+DEFAULT_REPO = "microsoft/Phi-3-mini-4k-instruct-gguf"
+DEFAULT_FILE = "Phi-3-mini-4k-instruct-q4.gguf"
+DEFAULT_TOKENIZER_REPO = "microsoft/Phi-3-mini-4k-instruct"
 
 
-def resolve(model: str | os.PathLike[str] | None, filename: str | None = None) -> Path:
-    """The GGUF file that ``model`` names.
+@dataclass(frozen=True)
+class Hub:
+    """How to ask the hub, with the meaning of `Generator`'s arguments of the same names."""
+
+    revision: str | None = None
+    cache_dir: str | os.PathLike[str] | None = None
+    local_files_only: bool | None = None
+    token: str | bool | None = None
+    progress: bool | Report = True
+
+    def fetch(self, repo: str, filename: str | None = None, *, revision: str | None = None) -> list[Path]:
+        """The file of ``repo``, or all parts of a split one, fetched if need be."""
+        with reporting(self.progress) as report:
+            return _native.fetch(
+                repo,
+                filename=filename,
+                revision=revision,
+                cache_dir=None if self.cache_dir is None else os.path.expanduser(os.fsdecode(self.cache_dir)),
+                local_files_only=self.local_files_only,
+                token=self.token,
+                progress=report,
+            )
+
+
+def resolve(model: str | os.PathLike[str] | None, filename: str | None = None, hub: Hub | None = None) -> Path:
+    """The GGUF file that ``model`` names, fetched from the hub if need be.
 
     Args:
-        model: ``"demo"``, a ``.gguf`` file, or a folder that holds one.
-        filename: Which file of a folder.
+        model: A ``.gguf`` file, a folder that holds one, a hub id such as ``"owner/name"`` or
+            ``"owner/name:Q5_K_M"``, ``"demo"``, or ``None`` for Phi-3-mini.
+        filename: Which file of a folder or of a repository.
+        hub: How to ask the hub.
 
     Raises:
         ModelNotFoundError: Nothing is there, or a choice is needed; the text lists what was found.
+        DownloadError: It could not be fetched.
     """
+    hub = hub or Hub()
     if model is None:
-        raise _not_yet("microsoft/Phi-3-mini-4k-instruct-gguf")
+        return hub.fetch(DEFAULT_REPO, filename or DEFAULT_FILE, revision=hub.revision)[0]
     try:
         name = os.fspath(model)
     except TypeError:
@@ -41,6 +85,8 @@ def resolve(model: str | os.PathLike[str] | None, filename: str | None = None) -
         is_folder, exists = path.is_dir(), path.exists()
     except OSError as error:  # a name longer than any file's: a prompt, most likely
         raise ModelNotFoundError(f"{name[:60]!r}... is no path ({error.strerror}): the model comes first") from None
+    if hub.revision is not None and (is_folder or exists or name == DEMO):
+        raise InvalidRequestError(f"revision is {hub.revision!r}, but {name!r} is no repository of the hub")
     if is_folder:
         return _in_folder(path, filename)
     if exists:
@@ -52,21 +98,40 @@ def resolve(model: str | os.PathLike[str] | None, filename: str | None = None) -
             raise InvalidRequestError(f"filename is {filename!r}, but the demo model is one file")
         return demo_path()
     if isinstance(model, str) and _looks_like_hub_id(name):
-        raise _not_yet(name)
+        try:
+            return hub.fetch(name, filename, revision=hub.revision)[0]
+        except ModelNotFoundError as error:
+            if not str(error).startswith("no repository"):
+                raise
+            raise ModelNotFoundError(f"{error}; nor is there a file or folder {name!r} here") from None
     raise ModelNotFoundError(
-        f'no such file or folder: {name!r}; expected a .gguf file, a folder that holds one, or "demo"'
+        f"no such file or folder: {name!r}; expected a .gguf file, a folder that holds one, "
+        'a hub id such as "owner/name", or "demo"'
     )
 
 
-def resolve_tokenizer(tokenizer: str | os.PathLike[str] | None) -> Path | None:
-    """The ``tokenizer.json`` that ``tokenizer`` names: the file, or the folder that holds it."""
+def resolve_tokenizer(
+    tokenizer: str | os.PathLike[str] | None, hub: Hub | None = None, *, default: bool = False
+) -> Path | None:
+    """The ``tokenizer.json`` that ``tokenizer`` names: the file, the folder or the repository that holds it.
+
+    Args:
+        tokenizer: ``None`` is the vocabulary inside the model's file.
+        hub: How to ask the hub.
+        default: The model is the default one, whose tokenizer is that of the original model.
+    """
+    hub = hub or Hub()
     if tokenizer is None:
-        return None
+        return hub.fetch(DEFAULT_TOKENIZER_REPO, TOKENIZER)[0] if default else None
     path = Path(os.path.expanduser(os.fsdecode(tokenizer)))
-    path = path / "tokenizer.json" if path.is_dir() else path
-    if not path.is_file():
-        raise ModelNotFoundError(f"no tokenizer file {str(path)!r}: give a tokenizer.json, or the folder that holds it")
-    return path
+    path = path / TOKENIZER if path.is_dir() else path
+    if path.is_file():
+        return path
+    if isinstance(tokenizer, str) and not tokenizer.endswith(".json") and _looks_like_hub_id(tokenizer):
+        return hub.fetch(tokenizer, TOKENIZER)[0]
+    raise ModelNotFoundError(
+        f"no tokenizer file {str(path)!r}: give a {TOKENIZER}, or the folder or hub id of the repository that holds it"
+    )
 
 
 def demo_path() -> Path:
@@ -95,17 +160,4 @@ def _listing(files: list[Path]) -> str:
 
 
 def _looks_like_hub_id(name: str) -> bool:
-    owner, slash, repo = name.partition("/")
-    return (
-        bool(slash and owner and repo)
-        and not name.endswith(SUFFIX)
-        and "/" not in repo
-        and owner not in (".", "..", "~")
-    )
-
-
-def _not_yet(name: str) -> ModelNotFoundError:
-    return ModelNotFoundError(
-        f"models from the hub ({name!r}) cannot be fetched yet: download the .gguf file and give its path, "
-        'or try the model inside the package, Generator("demo")'
-    )
+    return _HUB_ID.fullmatch(name) is not None and not name.endswith(SUFFIX)

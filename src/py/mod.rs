@@ -5,6 +5,7 @@
 mod convert;
 mod errors;
 mod generator;
+mod hub;
 mod signals;
 mod stream;
 mod tokenizer;
@@ -18,6 +19,8 @@ mod _native {
 
     #[pymodule_export]
     use super::generator::Generator;
+    #[pymodule_export]
+    use super::hub::fetch;
     #[pymodule_export]
     use super::stream::Stream;
     #[pymodule_export]
