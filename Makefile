@@ -16,7 +16,7 @@ endif
 
 RUST_SOURCES := $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help demo test test-rust test-python lint stubs wheel clean
+.PHONY: help demo test test-rust test-python lint stubs bench-download wheel clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ lint: $(VENV)/tools ## formatting and lint
 	cargo clippy $(CARGO_FLAGS) --quiet --all-targets --features python -- -D warnings
 	$(BIN)/ruff format --check python tests scripts benches examples
 	$(BIN)/ruff check python tests scripts benches examples
+
+bench-download: $(VENV)/package ## a 2.4 GB download on loopback against curl and sha256sum
+	$(BIN)/python benches/download.py
 
 wheel: $(VENV)/tools ## a wheel for this machine's platform, in dist/
 	$(BIN)/maturin build --release --locked --out dist
