@@ -6,9 +6,10 @@ from typing import Any, final
 from candlewick.stream import FinishReason
 
 __version__: str
-__all__ = ["Generator", "Stream", "Tokenizer", "__version__", "fetch", "start_threads"]
+__all__ = ["Generator", "Stream", "Tokenizer", "__version__", "cache_dir", "fetch", "start_threads"]
 
 def start_threads() -> int: ...
+def cache_dir() -> Path: ...
 def fetch(
     repo: str,
     *,

@@ -112,3 +112,9 @@ pub fn fetch(
     signals.into_result()?;
     Ok(paths?)
 }
+
+/// The folder that fetched files are kept in, unless `cache_dir` names another.
+#[pyfunction]
+pub fn cache_dir() -> PyResult<PathBuf> {
+    Ok(Settings::from_env()?.cache_dir)
+}

@@ -20,7 +20,7 @@ mod _native {
     #[pymodule_export]
     use super::generator::Generator;
     #[pymodule_export]
-    use super::hub::fetch;
+    use super::hub::{cache_dir, fetch};
     #[pymodule_export]
     use super::stream::Stream;
     #[pymodule_export]

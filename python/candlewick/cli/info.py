@@ -9,6 +9,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from candlewick import __version__, threads
+from candlewick.cli import options as parsed
+from candlewick.cli.size import readable
 from candlewick.errors import InvalidRequestError
 from candlewick.generator import Generator
 
@@ -25,7 +27,7 @@ examples:
 
 def run(options: argparse.Namespace) -> int:
     """The command ``info``."""
-    facts = _installation() if options.model is None else _model(options.model, options.n_ctx)
+    facts = _installation() if options.model is None else _model(options)
     if options.json:
         print(json.dumps(facts, ensure_ascii=False, default=os.fspath))
         return 0
@@ -44,10 +46,10 @@ def _installation() -> dict[str, Any]:
     }
 
 
-def _model(model: str, n_ctx: int | None) -> dict[str, Any]:
-    with Generator(model) as generator:
+def _model(options: argparse.Namespace) -> dict[str, Any]:
+    with Generator(options.model, **parsed.source(options)) as generator:
         info = generator.info
-    n_ctx = info["n_ctx"] if n_ctx is None else n_ctx
+    n_ctx = info["n_ctx"] if options.n_ctx is None else options.n_ctx
     if not 1 <= n_ctx <= info["model_n_ctx"]:
         raise InvalidRequestError(f"--n-ctx is {n_ctx}, expected 1 to {info['model_n_ctx']}")
     return {**info, "n_ctx": n_ctx, "context_bytes": n_ctx * info["kv_bytes_per_token"]}
@@ -56,23 +58,15 @@ def _model(model: str, n_ctx: int | None) -> dict[str, Any]:
 def _rows(info: dict[str, Any]) -> dict[str, Any]:
     rows = {
         "name": info["name"] or "-",
-        "file": f"{info['path']} ({_size(info['file_bytes'])})",
+        "file": f"{info['path']} ({readable(info['file_bytes'])})",
         "model": f"{info['architecture']}, {info['n_layers']} layers, mostly {info['quantization']}",
         "vocabulary": f"{info['vocab_size']:,} tokens",
         "context": f"{info['model_n_ctx']:,} tokens, sliding window {info['sliding_window'] or 'off'}",
-        "memory": f"{_size(info['weight_bytes'])} of weights, {_size(info['context_bytes'])} more for a context of "
-        f"{info['n_ctx']:,} tokens",
+        "memory": f"{readable(info['weight_bytes'])} of weights, {readable(info['context_bytes'])} more for a context "
+        f"of {info['n_ctx']:,} tokens",
         "engine": f"{info['engine']} on {info['device']}, {info['n_threads']} threads",
         "template": "in the file" if info["chat_template"] else "none in the file",
     }
     if info["topics"]:
         rows["topics"] = ", ".join(info["topics"])
     return rows
-
-
-def _size(n: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if n < 1000:
-            return f"{n:.3g} {unit}"
-        n /= 1000
-    return f"{n:.3g} GB"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from candlewick.generator import Generator
+from candlewick.models import Hub
 
 if TYPE_CHECKING:
     import argparse
@@ -12,10 +13,35 @@ if TYPE_CHECKING:
     from candlewick.generator import Options
 
 
+class Source(TypedDict):
+    """Where a model comes from, as `Generator` takes it."""
+
+    filename: str | None
+    revision: str | None
+    cache_dir: str | None
+    local_files_only: bool | None
+
+
+def source(options: argparse.Namespace) -> Source:
+    """Which file of the model, and where it is kept."""
+    return {
+        "filename": options.filename,
+        "revision": options.revision,
+        "cache_dir": options.cache_dir,
+        "local_files_only": options.offline or None,
+    }
+
+
+def hub(options: argparse.Namespace) -> Hub:
+    """How to ask the hub."""
+    return Hub(options.revision, options.cache_dir, options.offline or None)
+
+
 def generator(options: argparse.Namespace) -> Generator:
     """Loads the model that the options name."""
     return Generator(
         options.model,
+        **source(options),
         engine=options.engine,
         device=options.device,
         n_ctx=options.n_ctx,

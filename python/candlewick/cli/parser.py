@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 
 from candlewick import __version__
-from candlewick.cli import chat, completion, info, run
+from candlewick.cli import cached, chat, completion, info, pull, run
 
 EXAMPLES = """\
 examples:
-  candlewick run "Write a haiku about ice hockey"
-  candlewick run --model Phi-3-mini-4k-instruct-q4.gguf --temperature 0 "Why is the sky blue?"
-  git diff | candlewick run --model phi3.gguf - > message.txt
-  candlewick chat --model phi3.gguf --system "You answer in one sentence."
+  candlewick run --model demo "Write a haiku about ice hockey"
+  candlewick run "Why is the sky blue?"               (fetches Phi-3-mini once, 2.4 GB)
+  git diff | candlewick run --model phi3.gguf --temperature 0 - > message.txt
+  candlewick chat --model owner/name:Q5_K_M --system "You answer in one sentence."
   candlewick info demo
 """
 
@@ -39,10 +39,21 @@ def parser() -> argparse.ArgumentParser:
     _generation_options(command)
     command.set_defaults(command=chat.run)
 
+    command = commands.add_parser("pull", help="fetch a model", description=pull.__doc__, epilog=pull.EXAMPLES)
+    command.add_argument("model", metavar="MODEL", nargs="?", help=f"{_MODEL} (default: Phi-3-mini, 2.4 GB)")
+    _source_options(command)
+    command.set_defaults(command=pull.run)
+
+    command = commands.add_parser("models", help="what is in the cache", description=cached.__doc__)
+    command.add_argument("--cache-dir", metavar="DIR", help="the cache to list (default: as huggingface_hub)")
+    command.add_argument("--json", action="store_true", help="print a JSON list")
+    command.set_defaults(command=cached.run)
+
     command = commands.add_parser(
         "info", help="what a model is, or what this installation is", description=info.__doc__, epilog=info.EXAMPLES
     )
-    command.add_argument("model", metavar="MODEL", nargs="?", help="a .gguf file, a folder that holds one, or demo")
+    command.add_argument("model", metavar="MODEL", nargs="?", help=f"{_MODEL}; without it, what this installation is")
+    _source_options(command)
     command.add_argument("--n-ctx", type=int, metavar="N", help="count the memory for a context of N tokens")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     command.set_defaults(command=info.run)
@@ -62,11 +73,20 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**options, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)  # type: ignore[arg-type]
 
 
+_MODEL = "a .gguf file, a folder that holds one, a repository of the hub (owner/name[:Q5_K_M]), or demo"
+
+
+def _source_options(command: argparse._ActionsContainer) -> None:
+    command.add_argument("--filename", metavar="FILE", help="which file of a folder or repository")
+    command.add_argument("--revision", metavar="REV", help="branch, tag or commit of a repository (default: main)")
+    command.add_argument("--cache-dir", metavar="DIR", help="where fetched files are kept")
+    command.add_argument("--offline", action="store_true", help="use what is in the cache and ask nobody")
+
+
 def _model_options(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("model")
-    group.add_argument(
-        "--model", default="demo", help="a .gguf file, a folder that holds one, or demo (default: %(default)s)"
-    )
+    group.add_argument("--model", help=f"{_MODEL} (default: Phi-3-mini from the hub, 2.4 GB)")
+    _source_options(group)
     group.add_argument("--engine", default="auto", help="auto, candle or original (default: %(default)s)")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or metal (default: %(default)s)")
     group.add_argument("--n-ctx", type=int, metavar="N", help="context in tokens (default: the model's)")

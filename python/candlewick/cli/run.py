@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 examples:
-  candlewick run "Write a haiku about ice hockey"
-  candlewick run --seed 3 --stats "Write a haiku about fog"
-  candlewick run --json --max-tokens 40 "Hello" | jq .usage
+  candlewick run --model demo "Write a haiku about ice hockey"
+  candlewick run --model demo --seed 3 --stats "Write a haiku about fog"
+  candlewick run --model phi3.gguf --json --max-tokens 40 "Hello" | jq .usage
 """
 
 
