@@ -67,7 +67,7 @@ def test_generators_that_are_closed_give_their_weights_back(tmp_path: Path) -> N
 def test_kv_grows_with_use_and_stays_within_a_sliding_window(tmp_path: Path) -> None:
     """Six layers, 8 heads of 32: 12 kB a token in f16, 800 MB if the whole context were taken at once."""
     big = dict(embd=256, ffn=256, layers=6, heads=8, context=65536)
-    gen = Generator(tiny_model(tmp_path / "plain.gguf", **big))
+    gen = Generator(tiny_model(tmp_path / "plain.gguf", **big), kv_type="f16")
     per_token = gen.info["kv_bytes_per_token"]
     assert per_token == 2 * 6 * 256 * 2
     gen.generate([5] * 300, max_tokens=2)
@@ -77,7 +77,7 @@ def test_kv_grows_with_use_and_stays_within_a_sliding_window(tmp_path: Path) -> 
     assert resident() - before < 2000 * per_token, "300 tokens take a small room"
     short.close()
 
-    window = Generator(tiny_model(tmp_path / "window.gguf", sliding_window=64, **big))
+    window = Generator(tiny_model(tmp_path / "window.gguf", sliding_window=64, **big), kv_type="f16")
     window.generate([5] * 600, max_tokens=2)
     before = resident()
     long = window.stream([5] * 6000, ignore_eos=True)

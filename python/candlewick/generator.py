@@ -65,7 +65,8 @@ class Generator:
         n_ctx: Context in tokens, prompt and answer together; ``None`` is what the model was made for. Memory for it
             is taken as it is used.
         n_threads: CPU threads; ``None`` is as many as this process may use. One number for the whole process.
-        kv_type: How keys and values are stored: ``"f16"`` or ``"f32"``.
+        kv_type: How keys and values are stored: ``"f32"``, ``"f16"`` (half the memory; on the CPU slower with this
+            engine), or ``"auto"``: f32 on the CPU, f16 elsewhere.
         mmap: Map the file (it must then not be shortened while in use; replacing it is fine), or read it.
         cache_dir: Where fetched files are kept; ``None`` is the folder of ``HF_HUB_CACHE``, ``HF_HOME`` or
             ``XDG_CACHE_HOME``, as for ``huggingface_hub``.
@@ -103,7 +104,7 @@ class Generator:
         engine: str = "auto",
         n_ctx: int | None = None,
         n_threads: int | None = None,
-        kv_type: str = "f16",
+        kv_type: str = "auto",
         mmap: bool = True,
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool | None = None,
