@@ -82,6 +82,9 @@ def test_info() -> None:
     assert "ice hockey" in text and "1,536 tokens" in text and "sliding window off" in text
     facts = json.loads(run("info", "demo", "--json", "--n-ctx", "100").stdout)
     assert facts["context_bytes"] == 100 * facts["kv_bytes_per_token"]
+    installation = json.loads(run("info", "--json").stdout)
+    assert installation["candlewick"] == __version__ and installation["threads"] >= 1
+    assert installation["tier"].split(",")[0] in [*installation["cpu"].split(), "scalar"]
     assert f"candlewick  {__version__}" in run("info").stdout
 
 

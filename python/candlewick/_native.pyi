@@ -6,10 +6,11 @@ from typing import Any, final
 from candlewick.stream import FinishReason
 
 __version__: str
-__all__ = ["Generator", "Stream", "Tokenizer", "__version__", "cache_dir", "fetch", "start_threads"]
+__all__ = ["Generator", "Stream", "Tokenizer", "__version__", "cache_dir", "cpu", "fetch", "start_threads"]
 
 def start_threads() -> int: ...
 def cache_dir() -> Path: ...
+def cpu() -> tuple[list[str], str]: ...
 def fetch(
     repo: str,
     *,

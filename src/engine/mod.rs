@@ -1,6 +1,7 @@
 //! Tokens and their KV in, logits out. Nothing outside this folder knows which engine runs.
 
 mod candle;
+pub mod cpu;
 mod device;
 mod original;
 mod threads;

@@ -32,6 +32,12 @@ mod _native {
         Ok(py.detach(|| super::errors::guard(crate::engine::start_threads))?)
     }
 
+    /// Instruction sets of this CPU, and the best that is made use of.
+    #[pyfunction]
+    fn cpu() -> (Vec<&'static str>, &'static str) {
+        (crate::engine::cpu::features(), crate::engine::cpu::tier())
+    }
+
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         super::start_logging(module.py())?;

@@ -8,7 +8,7 @@ import platform
 import sys
 from typing import TYPE_CHECKING, Any
 
-from candlewick import __version__, threads
+from candlewick import __version__, _native, threads
 from candlewick.cli import options as parsed
 from candlewick.cli.size import readable
 from candlewick.errors import InvalidRequestError
@@ -38,11 +38,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _installation() -> dict[str, Any]:
+    features, tier = _native.cpu()
     return {
         "candlewick": __version__,
         "python": f"{platform.python_version()} ({sys.executable})",
         "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": " ".join(features) or "-",
+        "tier": f"{tier}, the best of these that the engine makes use of",
         "threads": threads.planned(),
+        "cache": _native.cache_dir(),
     }
 
 
