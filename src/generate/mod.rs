@@ -10,4 +10,4 @@ pub use model::{LoadOptions, Model};
 pub use prompt::Prompt;
 pub use request::Request;
 pub use stream::{FinishReason, StopReason, Stream, Timings, Token, Usage};
-pub(crate) use turn::reentered;
+pub use turn::reentered;

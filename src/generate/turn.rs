@@ -73,7 +73,7 @@ impl Turns {
 }
 
 /// A thread that is in a step and asks for another would wait for itself for ever.
-pub(crate) fn reentered() -> Error {
+pub fn reentered() -> Error {
     Error::InvalidRequest(
         "this generator is in the middle of a step in this very thread: a signal handler cannot generate text, only \
          cancel it"
