@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 # The models here are so small that handing work to a second thread costs more than the work.
 os.environ.setdefault("CANDLE_NUM_THREADS", "1")
+
+# Started in the background, a process has Ctrl-C switched off and its children too: the tests that press it need it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 from make_gguf import tiny_model
