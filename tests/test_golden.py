@@ -39,23 +39,26 @@ def check(name: str, engine: str, kv_type: str, chunk: int) -> None:
         assert [token.id for token in stream] == greedy, f"{name}, {length} ids"
 
 
+@pytest.mark.parametrize("engine", ["native", "candle"])
 @pytest.mark.parametrize("kv_type", ["f32", "f16"])
 @pytest.mark.parametrize("name", MODELS)
-def test_candle_engine_agrees_with_transformers(name: str, kv_type: str) -> None:
-    check(name, "candle", kv_type, chunk=128)
+def test_engines_agree_with_transformers(name: str, kv_type: str, engine: str) -> None:
+    check(name, engine, kv_type, chunk=128)
 
 
+@pytest.mark.parametrize("engine", ["native", "candle"])
 @pytest.mark.parametrize("chunk", [1, 7, 64])
 @pytest.mark.parametrize("name", ["gqa-f32", "window-f16"])
-def test_chunks_of_any_size_give_the_same_logits(name: str, chunk: int) -> None:
-    check(name, "candle", "f32", chunk)
+def test_chunks_of_any_size_give_the_same_logits(name: str, chunk: int, engine: str) -> None:
+    check(name, engine, "f32", chunk)
 
 
+@pytest.mark.parametrize("engine", ["native", "candle"])
 @pytest.mark.parametrize("window", [1, 2, 63, 64, 65, 127, 128, 129, 200])
-def test_windows_around_the_chunk(tmp_path: Path, window: int) -> None:
+def test_windows_around_the_chunk(tmp_path: Path, window: int, engine: str) -> None:
     """Keys are dropped when room is needed: whatever window and chunk, what a query sees is what the mask says."""
     path = tiny_model(tmp_path / "m.gguf", sliding_window=window, layers=1, context=700, seed=window)
-    gen = Generator(path, kv_type="f32")
+    gen = Generator(path, kv_type="f32", engine=engine)
     ids = np.random.default_rng(window).integers(3, 300, 650).tolist()
     for n in (1, window, window + 1, 300, 650):
         expected = Reference(path).logits(ids[:n])

@@ -16,7 +16,7 @@ use candle_nn::ops::{rms_norm, silu, softmax_last_dim};
 use candle_nn::rotary_emb::rope;
 
 use self::cache::Cache;
-use super::{Engine, Interrupt, KvType, Sequence, device, weights};
+use super::{Engine, EngineKind, Interrupt, KvType, Sequence, cpu, device, threads, weights};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::memory;
@@ -118,6 +118,18 @@ impl Engine for CandleEngine {
         device::name(&self.0.device)
     }
 
+    fn isa(&self) -> &'static str {
+        cpu::candle_tier()
+    }
+
+    fn n_threads(&self) -> usize {
+        threads::started()
+    }
+
+    fn kind(&self) -> EngineKind {
+        EngineKind::Candle
+    }
+
     fn weight_bytes(&self) -> u64 {
         self.0.n_bytes
     }
@@ -129,17 +141,26 @@ impl Engine for CandleEngine {
     fn kv_bytes_per_token(&self) -> u64 {
         self.0
             .config
-            .kv_bytes_per_token(self.0.kv_type.element_bytes())
+            .kv_bytes_per_token(cache::element_bytes(self.0.kv_type))
     }
 }
 
 impl Sequence for CandleSequence {
+    fn n_past(&self) -> usize {
+        self.cache.n_past()
+    }
+
+    fn rewind(&mut self, _n_past: usize) -> bool {
+        false
+    }
+
     fn forward(
         &mut self,
         tokens: &[u32],
-        logits: bool,
+        n_logits: usize,
+        logits: &mut Vec<f32>,
         interrupt: Interrupt,
-    ) -> Result<Option<Vec<f32>>> {
+    ) -> Result<()> {
         let w = &*self.weights;
         let (start, n) = (self.cache.n_past(), tokens.len());
         self.cache.reserve(n)?;
@@ -152,16 +173,18 @@ impl Sequence for CandleSequence {
             x = layer.forward(&x, i, w, &step, &mut self.cache)?;
         }
         self.cache.advance(n);
-        if !logits {
-            return Ok(None);
+        logits.clear();
+        if n_logits == 0 {
+            return Ok(());
         }
         let last = rms_norm(
-            &x.narrow(0, n - 1, 1)?.contiguous()?,
+            &x.narrow(0, n - n_logits, n_logits)?.contiguous()?,
             &w.output_norm,
             w.config.rms_eps,
         )?;
-        let logits = w.output.forward(&last)?.to_dtype(DType::F32)?;
-        Ok(Some(logits.flatten_all()?.to_vec1()?))
+        let output = w.output.forward(&last)?.to_dtype(DType::F32)?;
+        logits.extend(output.flatten_all()?.to_vec1::<f32>()?);
+        Ok(())
     }
 }
 

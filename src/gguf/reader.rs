@@ -85,6 +85,11 @@ impl Gguf {
         &self.data[tensor.range.clone()]
     }
 
+    /// Says that a tensor's bytes will not be read again soon: their memory is free for others.
+    pub fn release(&self, tensor: &TensorInfo) {
+        self.data.release(tensor.range.clone());
+    }
+
     /// Where a tensor of this file begins, in bytes from the start of the file.
     pub fn offset(&self, tensor: &TensorInfo) -> usize {
         tensor.range.start
