@@ -4,9 +4,14 @@
 //! `p[j] = exp(s[j] - m')`; `l = l * exp(m - m') + sum p`, in 16 lanes; `acc[d] = acc[d] * exp(m - m')`, and then
 //! `acc[d] = fma(p[j], v[j][d], acc[d])` in the order of j. The result is `acc / l`. Pages lie at fixed positions,
 //! so a prompt's chunks, and whether many queries or one are computed together, change no bit.
+//!
+//! With q8_0 pages a score is the sum over groups of 32 dimensions, `s = fma(scale, sum of q[d] * k[d], s)`, and a
+//! value is weighted with `p * scale`.
 
 use super::math::{exp, sum16};
-use super::pages::{F16, F32, Kv, KvFormat, LANES, PAGE, PageLayout, Q8};
+use super::pages::{
+    F16, F32, Kv, KvFormat, LANES, PAGE, PageLayout, Q8, Q8Unpacked, unpack, unpacked_len,
+};
 use super::simd::Simd;
 
 /// Queries that are multiplied together.
@@ -58,15 +63,16 @@ pub(super) unsafe fn attend<S: Simd>(x: &Attend, scratch: &mut Scratch) {
     // SAFETY: the caller's.
     unsafe {
         match x.layout.format {
-            KvFormat::F32 => run::<S, F32>(x, scratch),
-            KvFormat::F16 => run::<S, F16>(x, scratch),
-            KvFormat::Q8 => run::<S, Q8>(x, scratch),
+            KvFormat::F32 => run::<S, F32, F32>(x, scratch),
+            KvFormat::F16 => run::<S, F16, F32>(x, scratch),
+            KvFormat::Q8 => run::<S, Q8, Q8Unpacked>(x, scratch),
         }
     }
 }
 
+/// Pages are `K`, and unpacked to `U` where several queries use them.
 #[inline(always)]
-unsafe fn run<S: Simd, K: Kv>(x: &Attend, scratch: &mut Scratch) {
+unsafe fn run<S: Simd, K: Kv, U: Kv>(x: &Attend, scratch: &mut Scratch) {
     let (dim, rows) = (x.layout.dim(), x.n * x.group);
     scratch.acc.clear();
     scratch.acc.resize(rows * dim, 0.0);
@@ -74,9 +80,9 @@ unsafe fn run<S: Simd, K: Kv>(x: &Attend, scratch: &mut Scratch) {
     scratch.max.resize(rows, f32::NEG_INFINITY);
     scratch.sum.clear();
     scratch.sum.resize(rows, 0.0);
-    let unpack = rows > 1 && K::FORMAT != KvFormat::F32;
-    if unpack {
-        scratch.page.resize(2 * PAGE * dim, 0.0);
+    let several = rows > 1 && K::FORMAT != KvFormat::F32;
+    if several {
+        scratch.page.resize(unpacked_len(dim), 0.0);
     }
     let Scratch {
         heads,
@@ -92,8 +98,8 @@ unsafe fn run<S: Simd, K: Kv>(x: &Attend, scratch: &mut Scratch) {
         // SAFETY: the caller's, and `page` has the layout of a head's part in F32.
         unsafe {
             let next = heads.get(i + 1).copied().unwrap_or(head);
-            if unpack {
-                unpack_page::<S, K>(head, dim, filled, page);
+            if several {
+                unpack::<S, K>(head, dim, filled, page.as_mut_ptr());
             }
             let mut row = 0;
             while row < rows {
@@ -106,10 +112,10 @@ unsafe fn run<S: Simd, K: Kv>(x: &Attend, scratch: &mut Scratch) {
                     next,
                 };
                 let (acc, max, sum) = (&mut acc[row * dim..], &mut max[row..], &mut sum[row..]);
-                if unpack {
+                if several {
                     let head = page.as_ptr().cast();
                     if n == QUERIES {
-                        rows_of_page::<S, F32, QUERIES, 1, 2>(&part, head, acc, max, sum);
+                        rows_of_page::<S, U, QUERIES, 1, 2>(&part, head, acc, max, sum);
                     } else {
                         for r in 0..n {
                             let part = Part {
@@ -117,7 +123,7 @@ unsafe fn run<S: Simd, K: Kv>(x: &Attend, scratch: &mut Scratch) {
                                 ..part
                             };
                             let acc = &mut acc[r * dim..];
-                            rows_of_page::<S, F32, 1, 4, 4>(
+                            rows_of_page::<S, U, 1, 4, 4>(
                                 &part,
                                 head,
                                 acc,
@@ -156,43 +162,6 @@ unsafe fn run<S: Simd, K: Kv>(x: &Attend, scratch: &mut Scratch) {
         for (out, acc) in out.iter_mut().zip(&acc[row * dim..]) {
             *out = acc / sum[row];
         }
-    }
-}
-
-#[inline(always)]
-unsafe fn unpack_page<S: Simd, K: Kv>(
-    head: *const u8,
-    dim: usize,
-    filled: usize,
-    page: &mut [f32],
-) {
-    let keys = page.as_mut_ptr();
-    // SAFETY: `page` has room for PAGE keys and values of `dim`.
-    unsafe {
-        let values = keys.add(PAGE * dim);
-        for b in 0..filled.div_ceil(LANES) {
-            for d in 0..dim {
-                for h in 0..LANES / S::ROWS {
-                    let to = keys.add((b * dim + d) * LANES + h * S::ROWS);
-                    S::store(to, K::key::<S>(head, dim, b, d, h));
-                }
-            }
-        }
-        for position in 0..filled {
-            let mut d = 0;
-            while d < dim {
-                S::store(
-                    values.add(position * dim + d),
-                    K::value::<S>(head, dim, position, d),
-                );
-                d += S::ROWS;
-            }
-        }
-        // Blocks are read whole.
-        let end = filled.next_multiple_of(LANES);
-        values
-            .add(filled * dim)
-            .write_bytes(0, (end - filled) * dim);
     }
 }
 
@@ -297,20 +266,41 @@ unsafe fn key_products<S: Simd, K: Kv, const R: usize, const B: usize>(
 ) {
     // SAFETY: the caller's.
     unsafe {
+        let head_dim = part.x.layout.head_dim;
         let mut acc = [[[S::zero(); 4]; B]; R];
-        for d in 0..part.x.layout.head_dim {
-            if B > 1 {
-                // The next page's keys: they are not where the hardware would look.
-                let line = part
-                    .next
-                    .wrapping_add((b / B * part.x.layout.head_dim + d) * 128);
-                S::prefetch(line, line.wrapping_add(64));
+        let group = if K::SCALED { 32 } else { head_dim };
+        // The next page's keys are not where the hardware would look for them.
+        let ahead = part.x.layout.half_bytes() / head_dim;
+        for first in (0..head_dim).step_by(group) {
+            let mut sums = if K::SCALED {
+                [[[S::zero(); 4]; B]; R]
+            } else {
+                acc
+            };
+            for d in first..head_dim.min(first + group) {
+                if R == 1 && B > 1 {
+                    let line = part.next.wrapping_add(d * ahead);
+                    S::prefetch(line, line.wrapping_add(64));
+                }
+                for i in 0..B {
+                    for h in 0..LANES / S::ROWS {
+                        let key = K::key::<S>(head, part.dim, b + i, d, h);
+                        for r in 0..R {
+                            sums[r][i][h] = S::fma(S::splat(*q[r].add(d)), key, sums[r][i][h]);
+                        }
+                    }
+                }
             }
             for i in 0..B {
                 for h in 0..LANES / S::ROWS {
-                    let key = K::key::<S>(head, part.dim, b + i, d, h);
+                    let scale = K::key_scale::<S>(head, part.dim, b + i, first / 32, h);
                     for r in 0..R {
-                        acc[r][i][h] = S::fma(S::splat(*q[r].add(d)), key, acc[r][i][h]);
+                        let sum = sums[r][i][h];
+                        acc[r][i][h] = if K::SCALED {
+                            S::fma(scale, sum, acc[r][i][h])
+                        } else {
+                            sum
+                        };
                     }
                 }
             }
@@ -397,11 +387,33 @@ unsafe fn value_sums<S: Simd, K: Kv, const R: usize, const T: usize>(
                 );
             }
         }
+        // The values behind the keys of the next page.
+        let half = part.x.layout.half_bytes();
+        let ahead = half / PAGE;
         for position in range.0..range.1 {
+            if R == 1 && d == 0 {
+                let mut line = part.next.wrapping_add(half + position * ahead);
+                for _ in 0..ahead.div_ceil(64) {
+                    S::prefetch(line, line);
+                    line = line.wrapping_add(64);
+                }
+            }
+            let mut scaled = [S::zero(); R];
             for i in 0..T {
+                // T vectors begin at a multiple of their width, so a group begins with a vector.
+                if i * S::ROWS % 32 == 0 {
+                    for r in 0..R {
+                        let weight = weights[r][position];
+                        scaled[r] = S::splat(if K::SCALED {
+                            weight * K::value_scale(head, dim, position, (d + i * S::ROWS) / 32)
+                        } else {
+                            weight
+                        });
+                    }
+                }
                 let value = K::value::<S>(head, dim, position, d + i * S::ROWS);
                 for r in 0..R {
-                    sums[r][i] = S::fma(S::splat(weights[r][position]), value, sums[r][i]);
+                    sums[r][i] = S::fma(scaled[r], value, sums[r][i]);
                 }
             }
         }

@@ -5,7 +5,7 @@
 //!
 //! - keys as (4, dim, 16): 16 positions side by side, so that a score needs no sum across a vector;
 //! - values as (64, dim);
-//! - with q8_0, their half-precision scales: (4, dim / 32, 16) for keys and (64, dim / 32) for values,
+//! - with q8_0, after each of the two, f32 scales: (4, dim / 32, 16) for keys and (64, dim / 32) for values,
 //!
 //! where `dim` is the head's width rounded up to 16 (zeros beyond).
 
@@ -26,7 +26,7 @@ pub enum KvFormat {
     F32,
     /// Two bytes an element; what is beyond half precision's range is stored as its largest value.
     F16,
-    /// A byte an element and a half-precision scale for 32 of them.
+    /// A byte an element and an f32 scale for 32 of them.
     Q8,
 }
 
@@ -58,9 +58,9 @@ impl PageLayout {
     }
 
     /// Bytes of the keys, and of the values.
-    fn half_bytes(&self) -> usize {
+    pub(super) fn half_bytes(&self) -> usize {
         let scales = if self.format == KvFormat::Q8 {
-            2 * self.groups()
+            4 * self.groups()
         } else {
             0
         };
@@ -77,16 +77,40 @@ impl PageLayout {
 pub(super) trait Kv {
     const FORMAT: KvFormat;
 
-    /// Keys of `S::ROWS` positions of block `b` from row `h * S::ROWS` on, at dimension `d`.
+    /// Elements have a scale for each group of 32 dimensions: products are summed within a group, and then scaled.
+    const SCALED: bool = false;
+
+    /// Keys of `S::ROWS` positions of block `b` from row `h * S::ROWS` on, at dimension `d`, without scale.
     unsafe fn key<S: Simd>(head: *const u8, dim: usize, b: usize, d: usize, h: usize) -> S::Float;
 
-    /// `S::ROWS` dimensions from `d` on of the value at `position` of the page.
+    /// `S::ROWS` dimensions from `d` on of the value at `position` of the page, without scale.
     unsafe fn value<S: Simd>(head: *const u8, dim: usize, position: usize, d: usize) -> S::Float;
+
+    /// Scales of those keys, for dimensions 32 `group` on.
+    #[inline(always)]
+    unsafe fn key_scale<S: Simd>(
+        _head: *const u8,
+        _dim: usize,
+        _b: usize,
+        _group: usize,
+        _h: usize,
+    ) -> S::Float {
+        // SAFETY: the caller's.
+        unsafe { S::splat(1.0) }
+    }
+
+    /// Scale of that value, for dimensions 32 `group` on.
+    #[inline(always)]
+    unsafe fn value_scale(_head: *const u8, _dim: usize, _position: usize, _group: usize) -> f32 {
+        1.0
+    }
 }
 
 pub(super) struct F32;
 pub(super) struct F16;
 pub(super) struct Q8;
+/// Q8 with its quants as f32: what a page is unpacked to for several queries.
+pub(super) struct Q8Unpacked;
 
 impl Kv for F32 {
     const FORMAT: KvFormat = KvFormat::F32;
@@ -120,21 +144,69 @@ impl Kv for F16 {
     }
 }
 
+/// Scales of a page whose elements have `size` bytes: behind the keys, and behind the values.
+macro_rules! scales {
+    ($size:expr) => {
+        const SCALED: bool = true;
+
+        #[inline(always)]
+        unsafe fn key_scale<S: Simd>(
+            head: *const u8,
+            dim: usize,
+            b: usize,
+            group: usize,
+            h: usize,
+        ) -> S::Float {
+            let groups = dim.div_ceil(32);
+            // SAFETY: within the head's part of the page, the caller's.
+            unsafe {
+                let scales = head.add(PAGE * dim * $size).cast::<f32>();
+                S::load_f32(scales.add((b * groups + group) * LANES + h * S::ROWS))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn value_scale(head: *const u8, dim: usize, position: usize, group: usize) -> f32 {
+            let groups = dim.div_ceil(32);
+            // SAFETY: as above.
+            unsafe {
+                let scales = head
+                    .add(PAGE * (2 * dim * $size + 4 * groups))
+                    .cast::<f32>();
+                scales.add(position * groups + group).read_unaligned()
+            }
+        }
+    };
+}
+
 impl Kv for Q8 {
     const FORMAT: KvFormat = KvFormat::Q8;
+    scales!(1);
 
     #[inline(always)]
     unsafe fn key<S: Simd>(head: *const u8, dim: usize, b: usize, d: usize, h: usize) -> S::Float {
-        let groups = dim.div_ceil(32);
         // SAFETY: within the head's part of the page, the caller's.
+        unsafe { S::load_i8(head.cast::<i8>().add((b * dim + d) * LANES + h * S::ROWS)) }
+    }
+
+    #[inline(always)]
+    unsafe fn value<S: Simd>(head: *const u8, dim: usize, position: usize, d: usize) -> S::Float {
+        // SAFETY: as above.
         unsafe {
-            let q = S::load_i8(head.cast::<i8>().add((b * dim + d) * LANES + h * S::ROWS));
-            let scales = head.add(PAGE * dim).cast::<u16>();
-            S::mul(
-                q,
-                S::load_f16(scales.add((b * groups + d / 32) * LANES + h * S::ROWS)),
-            )
+            let values = head.add(PAGE * (dim + 4 * dim.div_ceil(32)));
+            S::load_i8(values.cast::<i8>().add(position * dim + d))
         }
+    }
+}
+
+impl Kv for Q8Unpacked {
+    const FORMAT: KvFormat = KvFormat::Q8;
+    scales!(4);
+
+    #[inline(always)]
+    unsafe fn key<S: Simd>(head: *const u8, dim: usize, b: usize, d: usize, h: usize) -> S::Float {
+        // SAFETY: within the unpacked page, the caller's.
+        unsafe { S::load_f32(head.cast::<f32>().add((b * dim + d) * LANES + h * S::ROWS)) }
     }
 
     #[inline(always)]
@@ -142,15 +214,67 @@ impl Kv for Q8 {
         let groups = dim.div_ceil(32);
         // SAFETY: as above.
         unsafe {
-            let values = head.add(PAGE * (dim + 2 * groups));
-            let q = S::load_i8(values.cast::<i8>().add(position * dim + d));
-            let scale = *values
-                .add(PAGE * dim)
-                .cast::<u16>()
-                .add(position * groups + d / 32);
-            S::mul(q, S::splat(S::f16(scale)))
+            S::load_f32(
+                head.cast::<f32>()
+                    .add(PAGE * (dim + groups) + position * dim + d),
+            )
         }
     }
+}
+
+/// Writes the first `filled` positions of a head's part as f32: F16 as [`F32`], Q8 as [`Q8Unpacked`]. What is left
+/// of the last block of 16 becomes zero.
+///
+/// # Safety
+/// As for [`Simd`]; `page` has room for [`unpacked_len`] f32.
+#[inline(always)]
+pub(super) unsafe fn unpack<S: Simd, K: Kv>(
+    head: *const u8,
+    dim: usize,
+    filled: usize,
+    page: *mut f32,
+) {
+    let groups = if K::SCALED { dim.div_ceil(32) } else { 0 };
+    // SAFETY: the caller's.
+    unsafe {
+        let values = page.add(PAGE * (dim + groups));
+        for b in 0..filled.div_ceil(LANES) {
+            for h in 0..LANES / S::ROWS {
+                for d in 0..dim {
+                    S::store(
+                        page.add((b * dim + d) * LANES + h * S::ROWS),
+                        K::key::<S>(head, dim, b, d, h),
+                    );
+                }
+                for group in 0..groups {
+                    let to = page.add(PAGE * dim + (b * groups + group) * LANES + h * S::ROWS);
+                    S::store(to, K::key_scale::<S>(head, dim, b, group, h));
+                }
+            }
+        }
+        for position in 0..filled {
+            for d in (0..dim).step_by(S::ROWS) {
+                S::store(
+                    values.add(position * dim + d),
+                    K::value::<S>(head, dim, position, d),
+                );
+            }
+            for group in 0..groups {
+                let to = values.add(PAGE * dim + position * groups + group);
+                *to = K::value_scale(head, dim, position, group);
+            }
+        }
+        let rest = filled.next_multiple_of(LANES) - filled;
+        values.add(filled * dim).write_bytes(0, rest * dim);
+        values
+            .add(PAGE * dim + filled * groups)
+            .write_bytes(0, rest * groups);
+    }
+}
+
+/// f32 that a head's part of a page takes when it is unpacked.
+pub(super) fn unpacked_len(dim: usize) -> usize {
+    2 * PAGE * (dim + dim.div_ceil(32))
 }
 
 /// Stores the key and value of one head at `position` of a page; (head_dim) each.
@@ -190,19 +314,24 @@ pub(super) unsafe fn write<S: Simd>(
             }
             KvFormat::Q8 => {
                 let groups = dim.div_ceil(32);
-                let (to, scales) = (head.cast::<i8>(), head.add(PAGE * dim).cast::<u16>());
+                let (to, scales) = (head.cast::<i8>(), head.add(PAGE * dim).cast::<f32>());
                 for (g, x) in key.chunks(32).enumerate() {
                     let mut q = [0i8; 32];
-                    *scales.add((b * groups + g) * LANES + lane) = quantize::<S>(x, &mut q);
+                    let scale = quantize(x, &mut q);
+                    scales
+                        .add((b * groups + g) * LANES + lane)
+                        .write_unaligned(scale);
                     for (i, q) in q.iter().take(x.len()).enumerate() {
                         *to.add(first + (32 * g + i) * LANES) = *q;
                     }
                 }
-                let values = head.add(PAGE * (dim + 2 * groups));
-                let (to, scales) = (values.cast::<i8>(), values.add(PAGE * dim).cast::<u16>());
+                let values = head.add(PAGE * (dim + 4 * groups));
+                let (to, scales) = (values.cast::<i8>(), values.add(PAGE * dim).cast::<f32>());
                 for (g, x) in value.chunks(32).enumerate() {
                     let mut q = [0i8; 32];
-                    *scales.add(position * groups + g) = quantize::<S>(x, &mut q);
+                    scales
+                        .add(position * groups + g)
+                        .write_unaligned(quantize(x, &mut q));
                     to.add(position * dim + 32 * g)
                         .copy_from_nonoverlapping(q.as_ptr(), x.len());
                 }
@@ -217,9 +346,9 @@ fn clamp(x: f32) -> f32 {
     x.clamp(-max, max)
 }
 
-/// As ggml's q8_0: the scale is rounded to half precision after the quants were made with it.
+/// As the inputs of products are quantized; returns the scale.
 #[inline(always)]
-unsafe fn quantize<S: Simd>(x: &[f32], q: &mut [i8; 32]) -> u16 {
+fn quantize(x: &[f32], q: &mut [i8; 32]) -> f32 {
     let max = x
         .iter()
         .fold(0.0f32, |max, x| if x.abs() > max { x.abs() } else { max });
@@ -227,6 +356,5 @@ unsafe fn quantize<S: Simd>(x: &[f32], q: &mut [i8; 32]) -> u16 {
     for (q, x) in q.iter_mut().zip(x) {
         *q = x.mul_add(scale, 12_582_912.0).to_bits() as i8;
     }
-    // SAFETY: the caller's.
-    unsafe { S::to_f16(clamp(max / 127.0)) }
+    max / 127.0
 }

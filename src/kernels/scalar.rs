@@ -148,11 +148,6 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn f16(x: u16) -> f32 {
-        f16::from_bits(x).to_f32_const()
-    }
-
-    #[inline(always)]
     unsafe fn to_f16(x: f32) -> u16 {
         f16::from_f32_const(x).to_bits()
     }

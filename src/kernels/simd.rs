@@ -86,8 +86,6 @@ pub(super) trait Simd: Copy {
     unsafe fn load_f16(p: *const u16) -> Self::Float;
     /// ROWS signed bytes at `p`.
     unsafe fn load_i8(p: *const i8) -> Self::Float;
-    /// The value of one half-precision number.
-    unsafe fn f16(x: u16) -> f32;
     /// The nearest half-precision number, ties to even.
     unsafe fn to_f16(x: f32) -> u16;
     /// ROWS bfloat16 numbers at `p`.

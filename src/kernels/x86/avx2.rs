@@ -173,11 +173,6 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn f16(x: u16) -> f32 {
-        _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(x))))
-    }
-
-    #[inline(always)]
     unsafe fn to_f16(x: f32) -> u16 {
         _mm_cvtsi128_si32(_mm_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm_set_ss(x))) as u16
     }
