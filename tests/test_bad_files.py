@@ -119,7 +119,28 @@ def test_odd_but_legal_file_gives_the_same_logits(tmp_path: Path, name: str) -> 
             r"`blk.0.attn_output.weight` has shape \[32, 128\], expected \[64, 64\]",
         ),
         ({"metadata": {"phi3.attention.softcap": 3.0}}, UnsupportedModelError, "`phi3.attention.softcap`"),
-        ({"split_qkv": True}, ModelFormatError, "split query, key and value"),
+        (
+            {"split_qkv": True, "drop_tensors": ("blk.0.attn_k.weight",)},
+            ModelFormatError,
+            r"`blk.0.attn_k.weight` is missing",
+        ),
+        ({"arch": "phi2", "drop_tensors": ("output.bias",)}, ModelFormatError, r"`output.bias` is missing"),
+        (
+            {"longrope": ([1.0] * 8, [1.0] * 8), "drop_tensors": ("rope_factors_short.weight",)},
+            ModelFormatError,
+            r"`rope_factors_short.weight` is missing, and the other factors are there: convert the model again",
+        ),
+        (
+            {"original_context": 128},
+            ModelFormatError,
+            r"`rope_factors_short.weight` is missing, and `phi3.context_length` 512 is longer than `phi3.rope.scaling",
+        ),
+        ({"heads": 4, "kv_heads": 3}, ModelFormatError, r"head_count` 4 is not a multiple of .*head_count_kv` 3"),
+        (
+            {"metadata": {"phi3.rope.scaling.factor": 4.0}},
+            UnsupportedModelError,
+            r"`phi3.rope.scaling.factor` is 4, and only 1 \(off\)",
+        ),
     ],
 )
 def test_wrong_model_is_named(tmp_path: Path, change: dict, error: type, text: str) -> None:

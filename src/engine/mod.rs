@@ -4,10 +4,12 @@ mod candle;
 pub mod cpu;
 mod device;
 mod original;
+mod regime;
 mod threads;
 mod weights;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use self::device::DeviceChoice;
 pub use self::threads::start as start_threads;
@@ -136,6 +138,15 @@ pub trait Sequence: Send {
         logits: bool,
         interrupt: Interrupt,
     ) -> Result<Option<Vec<f32>>>;
+
+    /// Says that `n_tokens` in all will be there before logits are of interest: a long prompt in several steps is
+    /// then rotated with the factors it ends with, and need not be run twice ([`regime`]).
+    fn announce(&mut self, _n_tokens: usize) {}
+
+    /// Time that went into running tokens again because the sequence outgrew the original context of its model.
+    fn recomputed(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// Prompt tokens in one step: enough that a tile of weights is unpacked once for many tokens, and few enough

@@ -9,9 +9,9 @@ use super::stream::Stream;
 use super::turn::Turns;
 use crate::engine::{self, Engine, EngineKind, EngineOptions, Interrupt, Sequence};
 use crate::error::{Error, Result, bytes};
-use crate::gguf::Gguf;
-use crate::model::Config;
-use crate::text::{ChatTemplate, Message, Tokenizer};
+use crate::gguf::{Audit, Gguf};
+use crate::model::{self, Config};
+use crate::text::{self, ChatTemplate, Message, Tokenizer};
 
 /// What to load and how.
 #[derive(Debug, Clone)]
@@ -41,6 +41,8 @@ pub struct Model {
     pub kind: EngineKind,
     /// CPU threads that take part in a product.
     pub n_threads: usize,
+    /// Which keys and tensors of the file are used, and which change nothing.
+    pub audit: Audit,
     pub(super) turns: Turns,
     pid: u32,
 }
@@ -57,6 +59,8 @@ impl Model {
         };
         check_vocabulary(&tokenizer, &config, options.tokenizer.as_deref())
             .map_err(|e| e.in_file(path))?;
+        let audit =
+            audit(&gguf, &config, options.tokenizer.is_some()).map_err(|e| e.in_file(path))?;
         let template =
             ChatTemplate::from_gguf(&gguf.metadata, &tokenizer).map_err(|e| e.in_file(path))?;
         let engine = engine::load(&gguf, &config, &options.engine, interrupt)
@@ -68,6 +72,7 @@ impl Model {
             template,
             engine,
             kind: options.engine.kind,
+            audit,
             n_threads: engine::start_threads()?,
             turns: Turns::default(),
             pid: std::process::id(),
@@ -168,6 +173,12 @@ impl Error {
             other => other,
         }
     }
+}
+
+fn audit(gguf: &Gguf, config: &Config, tokenizer_json: bool) -> Result<Audit> {
+    let mut audit = model::audit(gguf, config)?;
+    audit.extend(text::audit(&gguf.metadata, tokenizer_json)?);
+    Ok(audit)
 }
 
 /// A vocabulary of the file is as large as the embedding; a tokenizer.json may leave padding rows unnamed.

@@ -6,11 +6,13 @@
 //!
 //! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>
 
+mod audit;
 mod data;
 mod metadata;
 mod reader;
 mod types;
 
+pub use audit::{Audit, Meaning, Neutral};
 pub use data::Data;
 pub use metadata::{Array, Metadata, Value};
 pub use reader::{Gguf, TensorInfo};

@@ -169,6 +169,10 @@ impl Generator {
             .strs("candlewick.demo.topics")
             .ok()
             .flatten();
+        let audit = PyDict::new(py);
+        audit.set_item("used", &model.audit.used)?;
+        audit.set_item("harmless", &model.audit.harmless)?;
+        info.set_item("audit", audit)?;
         info.set_item("topics", topics.map(<[String]>::to_vec))?;
         Ok(info)
     }
