@@ -268,15 +268,18 @@ def write_arrays(
     tensors: Iterable[tuple[str, np.ndarray, str]],
     *,
     arch: str = "phi3",
+    split_tensors: int = 0,
 ) -> None:
     """Write a GGUF from metadata and `(name, array, type name)` triples.
+
+    With `split_tensors`, that many go into each of several files, STEM-00001-of-0000N.gguf and so on.
 
     The array of a quantized type is the uint8 blocks, (rows, bytes of a row); that of F32 and F16 holds
     values. A metadata value's GGUF type follows from its Python type (int: UINT32, float: FLOAT32, a list of
     ints: INT32); to choose another write `(value, GGUFValueType.UINT64)`, for an array `(value,
     GGUFValueType.ARRAY, item type)`. A value of None leaves the key out.
     """
-    writer = GGUFWriter(path, arch)
+    writer = GGUFWriter(path, arch, split_max_tensors=split_tensors)
     for key, value in metadata.items():
         if value is None:
             continue

@@ -184,11 +184,12 @@ def tiny_parts(
     return keys, [named for named in out if named[0] not in drop]
 
 
-def tiny_model(path: str | Path, **parts: Any) -> Path:
+def tiny_model(path: str | Path, *, split_tensors: int = 0, **parts: Any) -> Path:
     """Write a small model with random weights; returns the path.
 
     Args:
         path: the file to write.
+        split_tensors: write several files of so many tensors each; the path returned is that of the first.
         arch: "phi3" or "phi2".
         vocab: a `Vocab`; by default `small_vocab(320)`.
         layers, embd, heads, kv_heads, ffn, context, original_context, rope_dim, rope_base, norm_eps: the
@@ -210,5 +211,7 @@ def tiny_model(path: str | Path, **parts: Any) -> Path:
     arch = (parts.get("metadata") or {}).get("general.architecture", parts.get("arch", "phi3"))
     keys, tensors = tiny_parts(**parts)
     keys.pop("general.architecture", None)
-    write_arrays(path, keys, tensors, arch=arch)
-    return Path(path)
+    write_arrays(path, keys, tensors, arch=arch, split_tensors=split_tensors)
+    path = Path(path)
+    n_files = -(-len(tensors) // split_tensors) if split_tensors else 1
+    return path if n_files == 1 else path.with_name(f"{path.stem}-00001-of-{n_files:05}.gguf")

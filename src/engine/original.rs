@@ -74,14 +74,19 @@ pub(super) fn load(
             Ok((tensor.name.clone(), info))
         })
         .collect::<Result<HashMap<_, _>>>()?;
+    let mut files = gguf.files();
+    let (Some(file), None) = (files.next(), files.next()) else {
+        return Err(Error::Unsupported(
+            "the original engine reads one file, and this model is split into several; use engine=\"candle\"".into(),
+        ));
+    };
     let content = Content {
         magic: VersionedMagic::GgufV3,
         metadata: metadata(config, rms_eps, n_ctx),
         tensor_infos,
         tensor_data_offset: 0,
     };
-    let pristine =
-        ModelWeights::from_gguf(false, content, &mut Cursor::new(gguf.file_bytes()), &device)?;
+    let pristine = ModelWeights::from_gguf(false, content, &mut Cursor::new(file), &device)?;
     Ok(Arc::new(OriginalEngine {
         pristine,
         kv_bytes_per_token: config.kv_bytes_per_token(4),

@@ -203,7 +203,7 @@ impl std::fmt::Debug for Model {
             "Model({}, {}, {})",
             self.gguf.path.display(),
             self.quantization(),
-            bytes(self.gguf.file_bytes().len() as u64)
+            bytes(self.gguf.n_bytes())
         )
     }
 }

@@ -8,12 +8,16 @@
 
 mod audit;
 mod data;
+mod file;
 mod metadata;
 mod reader;
+mod split;
 mod types;
 
 pub use audit::{Audit, Meaning, Neutral};
 pub use data::Data;
+pub use file::Gguf;
 pub use metadata::{Array, Metadata, Value};
-pub use reader::{Gguf, TensorInfo};
+pub use reader::TensorInfo;
+pub use split::part_names;
 pub use types::GgmlType;

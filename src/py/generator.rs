@@ -159,7 +159,7 @@ impl Generator {
         info.set_item("n_layers", model.config.n_layers)?;
         info.set_item("n_threads", model.n_threads)?;
         info.set_item("kv_type", model.engine.kv_type().name())?;
-        info.set_item("file_bytes", model.gguf.file_bytes().len())?;
+        info.set_item("file_bytes", model.gguf.n_bytes())?;
         info.set_item("weight_bytes", model.engine.weight_bytes())?;
         info.set_item("kv_bytes_per_token", model.engine.kv_bytes_per_token())?;
         info.set_item("chat_template", general("tokenizer.chat_template"))?;
