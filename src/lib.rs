@@ -4,6 +4,7 @@ pub mod error;
 pub mod generate;
 pub mod gguf;
 pub mod hub;
+pub mod kernels;
 mod memory;
 pub mod model;
 #[cfg(feature = "python")]

@@ -167,7 +167,8 @@ def test_a_type_that_candle_cannot_hold_is_named(tmp_path: Path) -> None:
     assert struct.unpack_from("<I", data, at) == (2,)
     path.write_bytes(data[:at] + struct.pack("<I", 20) + data[at + 4 :])
     with pytest.raises(UnsupportedModelError, match=r"`blk.0.ffn_down.weight` has type IQ4_NL, .* supported: F32"):
-        Generator(path)
+        Generator(path, engine="candle")
+    assert Generator(path).generate("Hello", max_tokens=1).usage.completion_tokens == 1
 
 
 def test_broken_template_is_an_error_at_the_first_call_that_needs_it(tmp_path: Path) -> None:

@@ -147,11 +147,16 @@ def test_prompt_longer_than_the_context(tiny_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
-        ({"engine": "turbo"}, InvalidRequestError, 'engine is "turbo", expected one of "auto", "candle", "original"'),
+        ({"engine": "turbo"}, InvalidRequestError, 'engine is "turbo", expected one of "auto", "native", "candle"'),
         ({"device": "gpu"}, InvalidRequestError, 'device is "gpu", expected "auto", "cpu", "cuda"'),
         ({"device": "cuda"}, UnsupportedModelError, "no `cuda` support.*build it from source.*--features cuda"),
         ({"device": "metal"}, UnsupportedModelError, "no `metal` support.*--features metal"),
-        ({"kv_type": "f8"}, InvalidRequestError, 'kv_type is "f8", expected "auto", "f16" or "f32"'),
+        ({"kv_type": "f8"}, InvalidRequestError, 'kv_type is "f8", expected "auto", "f16", "f32" or "q8_0"'),
+        (
+            {"kv_type": "q8_0", "engine": "candle"},
+            InvalidRequestError,
+            "candle engine does not have: use engine=.native",
+        ),
         ({"kv_type": "f16", "engine": "original"}, InvalidRequestError, "keeps keys and values in f32"),
         ({"n_ctx": 0}, InvalidRequestError, "n_ctx is 0, expected 1 to 512"),
         ({"n_ctx": 513}, InvalidRequestError, r"n_ctx is 513, expected 1 to 512 \(what this model was made for\)"),

@@ -13,6 +13,8 @@ from candlewick import Generator, UnsupportedModelError
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 MODELS = sorted(path.stem for path in GOLDEN.glob("*.npz"))
+ENGINES = ["native", "candle"]
+NOT_NATIVE = ["split-f16", "phi2-f16", "phi2-fused-f16"]
 # Long rope: the factors change after 128 tokens, and after 64.
 LONG_ROPE = {"longrope-f16": 128, "stretched-f16": 64}
 # The original engine fixes the rope base, whole heads, an output matrix, and knows no window.
@@ -40,23 +42,36 @@ def check(name: str, engine: str, kv_type: str, chunk: int) -> None:
         assert [token.id for token in stream] == greedy, f"{name}, {length} ids"
 
 
+def engines(names: list[str]) -> list[tuple[str, str]]:
+    """Each model with the engines that run it."""
+    return [(name, engine) for name in names for engine in ENGINES if engine == "candle" or name not in NOT_NATIVE]
+
+
 @pytest.mark.parametrize("kv_type", ["f32", "f16"])
-@pytest.mark.parametrize("name", MODELS)
-def test_candle_engine_agrees_with_transformers(name: str, kv_type: str) -> None:
-    check(name, "candle", kv_type, chunk=128)
+@pytest.mark.parametrize(("name", "engine"), engines(MODELS))
+def test_engines_agree_with_transformers(name: str, engine: str, kv_type: str) -> None:
+    check(name, engine, kv_type, chunk=128)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64])
-@pytest.mark.parametrize("name", ["gqa-f32", "window-f16", "phi2-f16", *LONG_ROPE])
-def test_chunks_of_any_size_give_the_same_logits(name: str, chunk: int) -> None:
-    check(name, "candle", "f32", chunk)
+@pytest.mark.parametrize(("name", "engine"), engines(["gqa-f32", "window-f16", "phi2-f16", *LONG_ROPE]))
+def test_chunks_of_any_size_give_the_same_logits(name: str, engine: str, chunk: int) -> None:
+    check(name, engine, "f32", chunk)
 
 
+@pytest.mark.parametrize("name", NOT_NATIVE)
+def test_what_the_native_engine_does_not_run_goes_to_the_other(name: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"the native engine does not know (biases|`phi2` models)"):
+        Generator(GOLDEN / f"{name}.gguf", engine="native")
+    assert Generator(GOLDEN / f"{name}.gguf").info["engine"] == "candle"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("window", [1, 2, 63, 64, 65, 127, 128, 129, 200])
-def test_windows_around_the_chunk(tmp_path: Path, window: int) -> None:
+def test_windows_around_the_chunk(tmp_path: Path, window: int, engine: str) -> None:
     """Keys are dropped when room is needed: whatever window and chunk, what a query sees is what the mask says."""
     path = tiny_model(tmp_path / "m.gguf", sliding_window=window, layers=1, context=700, seed=window)
-    gen = Generator(path, kv_type="f32")
+    gen = Generator(path, kv_type="f32", engine=engine)
     ids = np.random.default_rng(window).integers(3, 300, 650).tolist()
     for n in (1, window, window + 1, 300, 650):
         expected = Reference(path).logits(ids[:n])
@@ -96,9 +111,10 @@ def test_original_engine_stops_at_the_sliding_window() -> None:
         Generator(GOLDEN / "window-f16.gguf", engine="original", n_ctx=65)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("name", "boundary"), LONG_ROPE.items())
-def test_timings_tell_when_the_tokens_were_run_again(name: str, boundary: int) -> None:
-    gen = Generator(GOLDEN / f"{name}.gguf")
+def test_timings_tell_when_the_tokens_were_run_again(name: str, boundary: int, engine: str) -> None:
+    gen = Generator(GOLDEN / f"{name}.gguf", engine=engine)
     ids = np.random.default_rng(boundary).integers(3, 300, boundary + 1).tolist()
 
     def recompute_s(n_prompt: int, n_new: int) -> float:
@@ -112,14 +128,15 @@ def test_timings_tell_when_the_tokens_were_run_again(name: str, boundary: int) -
     assert recompute_s(boundary + 1, 5) == 0.0, "a long prompt is read once"
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("window", [None, 20, 100])
-def test_long_rope_with_a_sliding_window(tmp_path: Path, window: int | None) -> None:
+def test_long_rope_with_a_sliding_window(tmp_path: Path, window: int | None, engine: str) -> None:
     """What is dropped out of the window is needed again when the factors change."""
     factors = [1.0 + i for i in range(8)], [1.0 + 0.1 * i for i in range(8)]
     path = tiny_model(
         tmp_path / "m.gguf", longrope=factors, original_context=150, attn_factor=1.2, sliding_window=window
     )
-    gen = Generator(path, kv_type="f32")
+    gen = Generator(path, kv_type="f32", engine=engine)
     ids = np.random.default_rng(7).integers(3, 300, 400).tolist()
     for n in (1, 149, 150, 151, 152, 400):
         expected = Reference(path).logits(ids[:n])

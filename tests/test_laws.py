@@ -151,7 +151,7 @@ def test_no_delta_waits_longer_than_it_must(tiny: Generator) -> None:
 # Law 2: the same seed, the same text.
 
 
-@pytest.mark.parametrize("engine", ["candle", "original"])
+@pytest.mark.parametrize("engine", ["native", "candle", "original"])
 @pytest.mark.parametrize(
     "options",
     [

@@ -34,7 +34,7 @@ def streams(gen: Generator, n: int, rng: random.Random) -> None:
             stream.cancel()
 
 
-@pytest.mark.parametrize("engine", ["candle", "original"])
+@pytest.mark.parametrize("engine", ["native", "candle", "original"])
 def test_100_streams_end_with_the_memory_they_began_with(engine: str) -> None:
     gen = Generator("demo", engine=engine, n_ctx=512)
     rng = random.Random(4)

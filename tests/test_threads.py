@@ -1,4 +1,4 @@
-"""How many threads compute: asked for, counted, and fixed for the process."""
+"""How many threads compute: each model's own number, and with Candle one for the process."""
 
 from __future__ import annotations
 
@@ -15,29 +15,44 @@ from candlewick import Generator, threads
 SCRIPT = """
 import json, os, sys
 from candlewick import Generator, InvalidRequestError
-gen = Generator(sys.argv[1], n_threads=int(sys.argv[2]))
+options = {"engine": "candle"} if "candle" in sys.argv else {}
+gen = Generator(sys.argv[1], n_threads=int(sys.argv[2]), **options)
 said = {"threads": gen.info["n_threads"], "variable": os.environ.get("CANDLE_NUM_THREADS")}
 try:
-    Generator(sys.argv[1], n_threads=int(sys.argv[2]) + 1)
+    said["other"] = Generator(sys.argv[1], n_threads=int(sys.argv[2]) + 1, **options).info["n_threads"]
 except InvalidRequestError as error:
     said["error"] = str(error)
-said["again"] = Generator(sys.argv[1]).info["n_threads"]
+said["again"] = Generator(sys.argv[1], **options).info["n_threads"]
 said["ids"] = [t.id for t in gen.stream_tokens("Hello", temperature=0, max_tokens=12, ignore_eos=True)]
 print(json.dumps(said))
 """
 
 
-@pytest.mark.parametrize("n", [1, 2, 3])
-def test_n_threads_is_honoured_once(tiny: Generator, tiny_path: Path, n: int) -> None:
+def run(*arguments: str) -> dict:
     environment = {k: v for k, v in os.environ.items() if k != "CANDLE_NUM_THREADS"}
-    command = [sys.executable, "-c", SCRIPT, str(tiny_path), str(n)]
+    command = [sys.executable, "-c", SCRIPT, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=True)
-    said = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def greedy(gen: Generator) -> list[int]:
+    return [t.id for t in gen.stream_tokens("Hello", temperature=0, max_tokens=12, ignore_eos=True)]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_n_threads_is_each_models_own(tiny: Generator, tiny_path: Path, n: int) -> None:
+    said = run(str(tiny_path), str(n))
+    assert (said["threads"], said["other"], said["again"]) == (n, n + 1, threads.usable_cpus())
+    assert said["ids"] == greedy(tiny)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_candle_fixes_n_threads_for_the_process(tiny: Generator, tiny_path: Path, n: int) -> None:
+    said = run(str(tiny_path), str(n), "candle")
     assert said["threads"] == said["again"] == n
     assert said["variable"] is None, "the environment is left as it was"
     assert f"this process computes with {n} since its first Generator" in said["error"]
-    expected = [t.id for t in tiny.stream_tokens("Hello", temperature=0, max_tokens=12, ignore_eos=True)]
-    assert said["ids"] == expected
+    assert said["ids"] == greedy(tiny)
 
 
 def test_the_default_is_what_this_process_may_use() -> None:

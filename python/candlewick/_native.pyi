@@ -32,6 +32,7 @@ class Generator:
         device: str,
         engine: str,
         n_ctx: int | None,
+        n_threads: int,
         kv_type: str,
         mmap: bool,
     ) -> Generator: ...

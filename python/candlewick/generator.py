@@ -115,13 +115,16 @@ class Generator:
         # The small file first: what is wrong with the network shows before gigabytes are fetched.
         tokenizer_path = models.resolve_tokenizer(tokenizer, hub, default=model is None)
         path = models.resolve(model, filename, hub)
-        threads.start(n_threads)
+        wanted = threads.number(n_threads)
+        if engine in ("candle", "original") or device not in ("auto", "cpu"):
+            threads.start_candle(n_threads)
         self._native = _native.Generator(
             path,
             tokenizer=tokenizer_path,
             device=device,
             engine=engine,
             n_ctx=n_ctx,
+            n_threads=wanted,
             kv_type=kv_type,
             mmap=mmap,
         )

@@ -1,4 +1,4 @@
-"""How many threads Candle computes with: fixed for the process by the first model."""
+"""How many threads to compute with: each model's own for the native engine, the process's for Candle."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _lock = threading.Lock()
 _started: int | None = None
 
 
-def start(n_threads: int | None) -> int:
-    """Starts the pool with ``n_threads``, or as many as this process may use; returns their number.
+def number(n_threads: int | None) -> int:
+    """``n_threads`` checked, or as many as this process may use.
 
     Raises:
-        InvalidRequestError: The pool has another size already.
+        TypeError: It is no number.
+        InvalidRequestError: It is below 1 or absurdly large.
     """
-    global _started
     if n_threads is not None:
         if isinstance(n_threads, bool) or not hasattr(n_threads, "__index__"):
             raise TypeError(f"n_threads must be int or None, not {type(n_threads).__name__}")
@@ -32,6 +32,21 @@ def start(n_threads: int | None) -> int:
             raise InvalidRequestError(
                 f"n_threads is {n_threads}, expected 1 to {_MOST} (or None: all this process may use)"
             )
+    wanted = n_threads or usable_cpus()
+    if wanted > usable_cpus():
+        logging.getLogger(__name__).warning(
+            "%d threads on %d CPUs wait for each other more than they compute", wanted, usable_cpus()
+        )
+    return wanted
+
+
+def start_candle(n_threads: int | None) -> int:
+    """Starts Candle's pool with ``n_threads``, or as many as this process may use; returns their number.
+
+    Raises:
+        InvalidRequestError: The pool has another size already.
+    """
+    global _started
     with _lock:
         if _started is None:
             _started = _start(n_threads)
@@ -44,11 +59,7 @@ def start(n_threads: int | None) -> int:
 
 
 def _start(n_threads: int | None) -> int:
-    wanted = n_threads or planned()
-    if wanted > usable_cpus():
-        logging.getLogger(__name__).warning(
-            "%d threads on %d CPUs wait for each other more than they compute", wanted, usable_cpus()
-        )
+    wanted = n_threads or _planned()
     # Candle reads the variable once, when the pool starts, and has no other way to be told.
     before = os.environ.get(_VARIABLE)
     os.environ[_VARIABLE] = str(wanted)
@@ -61,10 +72,7 @@ def _start(n_threads: int | None) -> int:
             os.environ[_VARIABLE] = before
 
 
-def planned() -> int:
-    """Threads that a generator without ``n_threads`` will start, or has."""
-    if _started is not None:
-        return _started
+def _planned() -> int:
     asked = os.environ.get(_VARIABLE, "")
     return min(int(asked), _MOST) if asked.isdecimal() and int(asked) > 0 else usable_cpus()
 

@@ -17,7 +17,7 @@ use self::cache::Cache;
 use self::layer::Layer;
 use self::parts::{Linear, Norm};
 use super::regime::{Regimes, Restart};
-use super::{Engine, Interrupt, KvType, Sequence, device, weights};
+use super::{Engine, EngineKind, Interrupt, KvType, Sequence, cpu, device, threads, weights};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::memory;
@@ -112,6 +112,18 @@ impl Engine for CandleEngine {
         device::name(&self.0.device)
     }
 
+    fn isa(&self) -> &'static str {
+        cpu::candle_tier()
+    }
+
+    fn n_threads(&self) -> usize {
+        threads::started()
+    }
+
+    fn kind(&self) -> EngineKind {
+        EngineKind::Candle
+    }
+
     fn weight_bytes(&self) -> u64 {
         self.0.n_bytes
     }
@@ -123,17 +135,26 @@ impl Engine for CandleEngine {
     fn kv_bytes_per_token(&self) -> u64 {
         self.0
             .config
-            .kv_bytes_per_token(self.0.kv_type.element_bytes())
+            .kv_bytes_per_token(cache::element_bytes(self.0.kv_type))
     }
 }
 
 impl Sequence for CandleSequence {
+    fn n_past(&self) -> usize {
+        self.cache.n_past()
+    }
+
+    fn rewind(&mut self, _n_past: usize) -> bool {
+        false
+    }
+
     fn forward(
         &mut self,
         tokens: &[u32],
-        logits: bool,
+        n_logits: usize,
+        logits: &mut Vec<f32>,
         interrupt: Interrupt,
-    ) -> Result<Option<Vec<f32>>> {
+    ) -> Result<()> {
         let w = &*self.weights;
         let n = tokens.len();
         self.cache.reserve(n)?;
@@ -146,14 +167,15 @@ impl Sequence for CandleSequence {
             x = layer.forward(&x, i, w, &step, &mut self.cache)?;
         }
         self.cache.advance(n);
-        if !logits {
-            return Ok(None);
+        logits.clear();
+        if n_logits == 0 {
+            return Ok(());
         }
-        let last = w
-            .output_norm
-            .forward(&x.narrow(0, n - 1, 1)?.contiguous()?)?;
-        let logits = w.output.forward(&last)?.to_dtype(DType::F32)?;
-        Ok(Some(logits.flatten_all()?.to_vec1()?))
+        let last = x.narrow(0, n - n_logits, n_logits)?.contiguous()?;
+        let output = w.output.forward(&w.output_norm.forward(&last)?)?;
+        let output = output.to_dtype(DType::F32)?.flatten_all()?;
+        logits.extend(output.to_vec1::<f32>()?);
+        Ok(())
     }
 }
 

@@ -22,7 +22,7 @@ pub fn features() -> Vec<&'static str> {
 
 /// The best of [`features`] that Candle's quantized products have code for (candle-core 0.11.1,
 /// `quantized/repack_x86.rs` and `repack.rs`).
-pub fn tier() -> &'static str {
+pub(super) fn candle_tier() -> &'static str {
     let found = features();
     ["avx512vnni", "avxvnni", "avx2", "i8mm", "dotprod", "neon"]
         .into_iter()
@@ -34,6 +34,8 @@ pub fn tier() -> &'static str {
 mod tests {
     #[test]
     fn the_tier_is_one_of_the_features() {
-        assert!(super::tier() == "scalar" || super::features().contains(&super::tier()));
+        assert!(
+            super::candle_tier() == "scalar" || super::features().contains(&super::candle_tier())
+        );
     }
 }

@@ -3,6 +3,7 @@
 mod candle;
 pub mod cpu;
 mod device;
+mod native;
 mod original;
 mod regime;
 mod threads;
@@ -23,6 +24,10 @@ pub type Interrupt<'a> = &'a mut dyn FnMut() -> Result<()>;
 /// Which forward pass runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EngineKind {
+    /// The best for the device: `Native` on the CPU, `Candle` elsewhere.
+    Auto,
+    /// Our own kernels, on the CPU.
+    Native,
     /// Our own model in Candle tensors.
     Candle,
     /// `candle_transformers`' `quantized_phi3`, as the program that candlewick grew from used it.
@@ -31,12 +36,14 @@ pub enum EngineKind {
 
 impl EngineKind {
     /// All names a user can give.
-    pub const NAMES: [&'static str; 3] = ["auto", "candle", "original"];
+    pub const NAMES: [&'static str; 4] = ["auto", "native", "candle", "original"];
 
     /// The engine called `name`.
     pub fn parse(name: &str) -> Result<Self> {
         match name {
-            "auto" | "candle" => Ok(Self::Candle),
+            "auto" => Ok(Self::Auto),
+            "native" => Ok(Self::Native),
+            "candle" => Ok(Self::Candle),
             "original" => Ok(Self::Original),
             other => Err(Error::InvalidRequest(format!(
                 "engine is {other:?}, expected one of {}",
@@ -48,6 +55,8 @@ impl EngineKind {
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
             Self::Candle => "candle",
             Self::Original => "original",
         }
@@ -56,11 +65,14 @@ impl EngineKind {
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(non_camel_case_types)]
 pub enum KvType {
     /// Four bytes an element.
     F32,
     /// Two bytes an element.
     F16,
+    /// A byte an element and two for 32 of them; the native engine only.
+    Q8_0,
 }
 
 impl KvType {
@@ -70,8 +82,9 @@ impl KvType {
             "auto" => Ok(None),
             "f32" => Ok(Some(Self::F32)),
             "f16" => Ok(Some(Self::F16)),
+            "q8_0" => Ok(Some(Self::Q8_0)),
             other => Err(Error::InvalidRequest(format!(
-                "kv_type is {other:?}, expected \"auto\", \"f16\" or \"f32\""
+                "kv_type is {other:?}, expected \"auto\", \"f16\", \"f32\" or \"q8_0\""
             ))),
         }
     }
@@ -81,14 +94,7 @@ impl KvType {
         match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
-        }
-    }
-
-    /// Bytes of one element.
-    pub fn element_bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 => 2,
+            Self::Q8_0 => "q8_0",
         }
     }
 }
@@ -104,6 +110,8 @@ pub struct EngineOptions {
     pub n_ctx: Option<usize>,
     /// How keys and values are stored; `None` is what is best for the engine and device.
     pub kv_type: Option<KvType>,
+    /// Threads of the native engine; `None` is all that this process may use.
+    pub n_threads: Option<usize>,
 }
 
 /// Loaded weights that can run any number of independent sequences.
@@ -117,6 +125,15 @@ pub trait Engine: Send + Sync {
     /// Where it runs, such as `"cpu"` or `"cuda:0"`.
     fn device(&self) -> String;
 
+    /// What the products use, such as `"avx2"`; for people to read.
+    fn isa(&self) -> &'static str;
+
+    /// Threads that take part in a product.
+    fn n_threads(&self) -> usize;
+
+    /// Which engine this is.
+    fn kind(&self) -> EngineKind;
+
     /// Bytes of weights held in memory beside the file.
     fn weight_bytes(&self) -> u64;
 
@@ -129,15 +146,23 @@ pub trait Engine: Send + Sync {
 
 /// One sequence: the tokens so far, as keys and values.
 pub trait Sequence: Send {
-    /// Runs `tokens` after those so far. With `logits`, returns those of the last one: (n_vocab) f32.
+    /// Tokens so far.
+    fn n_past(&self) -> usize;
+
+    /// Runs `tokens`, at most [`CHUNK`], after those so far. `logits` becomes those of the last `n_logits` of them:
+    /// (n_logits, n_vocab). More than one is only asked of sequences that can go back.
     ///
-    /// At most [`CHUNK`] tokens at once. After an error, an interruption included, the sequence must not be used.
+    /// After an error, an interruption included, the sequence must not be used.
     fn forward(
         &mut self,
         tokens: &[u32],
-        logits: bool,
+        n_logits: usize,
+        logits: &mut Vec<f32>,
         interrupt: Interrupt,
-    ) -> Result<Option<Vec<f32>>>;
+    ) -> Result<()>;
+
+    /// Goes back to the first `n_past` tokens; false where that is not possible, and nothing has changed then.
+    fn rewind(&mut self, n_past: usize) -> bool;
 
     /// Says that `n_tokens` in all will be there before logits are of interest: a long prompt in several steps is
     /// then rotated with the factors it ends with, and need not be run twice ([`regime`]).
@@ -164,8 +189,11 @@ pub fn load(
     interrupt: Interrupt,
 ) -> Result<Arc<dyn Engine>> {
     let device = options.device.open()?;
-    threads::start()?;
-    weights::refuse_old_arm(&device)?;
+    let kind = match options.kind {
+        EngineKind::Auto if device.is_cpu() && native::runs(gguf, config) => EngineKind::Native,
+        EngineKind::Auto => EngineKind::Candle,
+        kind => kind,
+    };
     let n_ctx = match options.n_ctx {
         None => config.n_ctx,
         Some(n) if (1..=config.n_ctx).contains(&n) => n,
@@ -176,17 +204,39 @@ pub fn load(
             )));
         }
     };
-    match options.kind {
-        EngineKind::Candle => {
+    if kind == EngineKind::Native {
+        if !device.is_cpu() {
+            return Err(Error::InvalidRequest(
+                "engine=\"native\" runs on the CPU only: use engine=\"candle\" for this device"
+                    .into(),
+            ));
+        }
+        let n_threads = match options.n_threads {
+            Some(n) => n,
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        let kv_type = options.kv_type.unwrap_or(KvType::F16);
+        return native::load(gguf, config, n_ctx, kv_type, n_threads, interrupt);
+    }
+    if options.kv_type == Some(KvType::Q8_0) {
+        return Err(Error::InvalidRequest(format!(
+            "kv_type is \"q8_0\", which the {} engine does not have: use engine=\"native\"",
+            kind.name()
+        )));
+    }
+    threads::start()?;
+    weights::refuse_old_arm(&device)?;
+    match kind {
+        EngineKind::Original if options.kv_type == Some(KvType::F16) => Err(Error::InvalidRequest(
+            "kv_type is \"f16\", and the original engine keeps keys and values in f32: use engine=\"candle\"".into(),
+        )),
+        EngineKind::Original => original::load(gguf, config, options.n_ctx, device, interrupt),
+        _ => {
             // Candle converts f16 keys and values on the CPU anew for each token, which at a context of 300 costs
             // 40% of the decoding rate (Phi-3-mini, benches/generate.py).
             let best = if device.is_cpu() { KvType::F32 } else { KvType::F16 };
             let kv_type = options.kv_type.unwrap_or(best);
             candle::load(gguf, config, n_ctx, kv_type, device, interrupt)
         }
-        EngineKind::Original if options.kv_type == Some(KvType::F16) => Err(Error::InvalidRequest(
-            "kv_type is \"f16\", and the original engine keeps keys and values in f32: use engine=\"candle\"".into(),
-        )),
-        EngineKind::Original => original::load(gguf, config, options.n_ctx, device, interrupt),
     }
 }

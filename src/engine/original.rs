@@ -14,7 +14,7 @@ use candle_core::quantized::gguf_file::{Content, TensorInfo, Value, VersionedMag
 use candle_core::{DType, Device, Tensor};
 use candle_transformers::models::quantized_phi3::ModelWeights;
 
-use super::{Engine, Interrupt, KvType, Sequence, device, weights};
+use super::{Engine, EngineKind, Interrupt, KvType, Sequence, cpu, device, threads, weights};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::memory;
@@ -202,6 +202,18 @@ impl Engine for OriginalEngine {
         device::name(&self.device)
     }
 
+    fn isa(&self) -> &'static str {
+        cpu::candle_tier()
+    }
+
+    fn n_threads(&self) -> usize {
+        threads::started()
+    }
+
+    fn kind(&self) -> EngineKind {
+        EngineKind::Original
+    }
+
     fn weight_bytes(&self) -> u64 {
         self.n_bytes
     }
@@ -216,19 +228,34 @@ impl Engine for OriginalEngine {
 }
 
 impl Sequence for OriginalSequence {
+    fn n_past(&self) -> usize {
+        self.n_past
+    }
+
+    fn rewind(&mut self, _n_past: usize) -> bool {
+        false
+    }
+
     fn forward(
         &mut self,
         tokens: &[u32],
-        logits: bool,
+        n_logits: usize,
+        logits: &mut Vec<f32>,
         interrupt: Interrupt,
-    ) -> Result<Option<Vec<f32>>> {
+    ) -> Result<()> {
         interrupt()?;
         let input = Tensor::new(tokens, &self.device)?.unsqueeze(0)?;
         let output = self.model.forward(&input, self.n_past)?;
         self.n_past += tokens.len();
-        if !logits {
-            return Ok(None);
+        logits.clear();
+        if n_logits > 0 {
+            logits.extend(
+                output
+                    .flatten_all()?
+                    .to_dtype(DType::F32)?
+                    .to_vec1::<f32>()?,
+            );
         }
-        Ok(Some(output.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?))
+        Ok(())
     }
 }

@@ -45,6 +45,20 @@ impl<S: Restart + 'static> Regimes<S> {
 }
 
 impl<S: Restart> Sequence for Regimes<S> {
+    fn n_past(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Keys of one regime are never left for the other.
+    fn rewind(&mut self, n_past: usize) -> bool {
+        if self.rope.regime(n_past) != self.regime || !self.inner.rewind(n_past) {
+            return false;
+        }
+        self.tokens.truncate(n_past);
+        self.announced = 0;
+        true
+    }
+
     fn announce(&mut self, n_tokens: usize) {
         self.announced = n_tokens;
     }
@@ -52,9 +66,10 @@ impl<S: Restart> Sequence for Regimes<S> {
     fn forward(
         &mut self,
         tokens: &[u32],
-        logits: bool,
+        n_logits: usize,
+        logits: &mut Vec<f32>,
         interrupt: Interrupt,
-    ) -> Result<Option<Vec<f32>>> {
+    ) -> Result<()> {
         let length = (self.tokens.len() + tokens.len()).max(self.announced);
         let regime = self.rope.regime(length);
         if regime != self.regime {
@@ -62,14 +77,14 @@ impl<S: Restart> Sequence for Regimes<S> {
             self.inner.restart(regime)?;
             self.regime = regime;
             for chunk in self.tokens.chunks(CHUNK) {
-                self.inner.forward(chunk, false, interrupt)?;
+                self.inner.forward(chunk, 0, logits, interrupt)?;
             }
             if !self.tokens.is_empty() {
                 self.recomputed += started.elapsed();
             }
         }
         self.tokens.extend_from_slice(tokens);
-        self.inner.forward(tokens, logits, interrupt)
+        self.inner.forward(tokens, n_logits, logits, interrupt)
     }
 
     fn recomputed(&self) -> Duration {
@@ -88,12 +103,30 @@ mod tests {
     struct Log(Arc<Mutex<Vec<String>>>);
 
     impl Sequence for Log {
-        fn forward(&mut self, tokens: &[u32], _: bool, _: Interrupt) -> Result<Option<Vec<f32>>> {
+        fn n_past(&self) -> usize {
+            0
+        }
+
+        fn forward(
+            &mut self,
+            tokens: &[u32],
+            _: usize,
+            _: &mut Vec<f32>,
+            _: Interrupt,
+        ) -> Result<()> {
             self.0
                 .lock()
                 .expect("one thread")
                 .push(format!("{tokens:?}"));
-            Ok(None)
+            Ok(())
+        }
+
+        fn rewind(&mut self, n_past: usize) -> bool {
+            self.0
+                .lock()
+                .expect("one thread")
+                .push(format!("to {n_past}"));
+            true
         }
     }
 
@@ -107,7 +140,7 @@ mod tests {
         }
     }
 
-    fn log(announced: usize, steps: &[&[u32]]) -> Vec<String> {
+    fn sequence() -> (Box<dyn Sequence>, Arc<Mutex<Vec<String>>>) {
         let rope = RopeConfig {
             dim: 2,
             base: 1e4,
@@ -119,19 +152,25 @@ mod tests {
             }),
         };
         let lines = Arc::new(Mutex::new(Vec::new()));
-        let mut sequence = Regimes::wrap(Log(lines.clone()), &rope);
-        sequence.announce(announced);
+        (Regimes::wrap(Log(lines.clone()), &rope), lines)
+    }
+
+    fn run(sequence: &mut dyn Sequence, steps: &[&[u32]]) {
         for step in steps {
             sequence
-                .forward(step, true, &mut || Ok(()))
+                .forward(step, 1, &mut Vec::new(), &mut || Ok(()))
                 .expect("nothing can fail");
         }
-        let lines = lines.lock().expect("one thread");
-        lines.clone()
     }
 
     #[test]
     fn the_tokens_run_again_once_where_the_boundary_is_crossed() {
+        let log = |announced, steps: &[&[u32]]| {
+            let (mut sequence, lines) = sequence();
+            sequence.announce(announced);
+            run(sequence.as_mut(), steps);
+            lines.lock().expect("one thread").clone()
+        };
         assert_eq!(log(0, &[&[1, 2], &[3, 4]]), ["[1, 2]", "[3, 4]"]);
         assert_eq!(
             log(0, &[&[1, 2, 3, 4], &[5], &[6]]),
@@ -141,6 +180,23 @@ mod tests {
         assert_eq!(
             log(6, &[&[1, 2, 3], &[4, 5, 6]]),
             ["Long", "[1, 2, 3]", "[4, 5, 6]"]
+        );
+    }
+
+    #[test]
+    fn keys_of_one_regime_are_not_left_for_the_other() {
+        let (mut sequence, lines) = sequence();
+        run(sequence.as_mut(), &[&[1, 2, 3], &[4, 5, 6]]);
+        assert!(
+            !sequence.rewind(4),
+            "these were rotated with the long factors"
+        );
+        assert_eq!(sequence.n_past(), 6);
+        assert!(sequence.rewind(5));
+        assert_eq!(sequence.n_past(), 5);
+        assert_eq!(
+            lines.lock().expect("one thread").last().expect("some"),
+            "to 5"
         );
     }
 }

@@ -15,6 +15,11 @@ struct Pool {
 
 static POOL: OnceLock<Pool> = OnceLock::new();
 
+/// Threads of the pools; 1 before [`start`].
+pub(super) fn started() -> usize {
+    POOL.get().map_or(1, |pool| pool.n_threads)
+}
+
 /// Starts the pools, once, and returns how many threads take part in a product.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use super::prompt::Prompt;
 use super::request::Request;
 use super::stream::Stream;
 use super::turn::Turns;
-use crate::engine::{self, Engine, EngineKind, EngineOptions, Interrupt, Sequence};
+use crate::engine::{self, Engine, EngineOptions, Interrupt, Sequence};
 use crate::error::{Error, Result, bytes};
 use crate::gguf::{Audit, Gguf};
 use crate::model::{self, Config};
@@ -37,10 +37,6 @@ pub struct Model {
     template: Option<ChatTemplate>,
     /// What runs it.
     pub engine: Arc<dyn Engine>,
-    /// Which engine that is.
-    pub kind: EngineKind,
-    /// CPU threads that take part in a product.
-    pub n_threads: usize,
     /// Which keys and tensors of the file are used, and which change nothing.
     pub audit: Audit,
     pub(super) turns: Turns,
@@ -71,9 +67,7 @@ impl Model {
             tokenizer: Arc::new(tokenizer),
             template,
             engine,
-            kind: options.engine.kind,
             audit,
-            n_threads: engine::start_threads()?,
             turns: Turns::default(),
             pid: std::process::id(),
         }))
@@ -108,15 +102,17 @@ impl Model {
         template.render(messages)
     }
 
-    /// Logits after `ids`, run in steps of at most `chunk` tokens; for comparison with references.
+    /// Logits after `ids`, run in steps of `chunk` tokens; for comparison with references.
     pub fn logits(&self, ids: &[u32], chunk: usize) -> Result<Vec<f32>> {
         let mut sequence = self.engine.sequence()?;
-        let chunk = chunk.clamp(1, engine::CHUNK);
-        let mut logits = None;
-        for tokens in ids.chunks(chunk) {
-            logits = self.step(sequence.as_mut(), tokens, true, &mut || Ok(()))?;
+        let mut logits = Vec::new();
+        for tokens in ids.chunks(chunk.max(1)) {
+            self.step(sequence.as_mut(), tokens, 1, &mut logits, &mut || Ok(()))?;
         }
-        logits.ok_or_else(|| Error::InvalidRequest("no ids to run".into()))
+        if logits.is_empty() {
+            return Err(Error::InvalidRequest("no ids to run".into()));
+        }
+        Ok(logits)
     }
 
     /// The quantization as people name it: the type of most of the weights' bytes, such as `"Q4_K"`.
@@ -148,11 +144,12 @@ impl Model {
         &self,
         sequence: &mut dyn Sequence,
         tokens: &[u32],
-        logits: bool,
+        n_logits: usize,
+        logits: &mut Vec<f32>,
         interrupt: Interrupt,
-    ) -> Result<Option<Vec<f32>>> {
+    ) -> Result<()> {
         let _turn = self.turns.take(interrupt)?;
-        sequence.forward(tokens, logits, interrupt)
+        sequence.forward(tokens, n_logits, logits, interrupt)
     }
 }
 

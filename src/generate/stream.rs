@@ -82,6 +82,9 @@ pub struct Stream {
     // None before the first step and after the last
     sequence: Option<Box<dyn Sequence>>,
     n_prefilled: usize,
+    // (n_vocab) after the last step, and the same for the sampler to change
+    logits: Vec<f32>,
+    adjusted: Vec<f32>,
     // The last chosen token, not yet run
     last: Option<u32>,
     sampler: Sampler,
@@ -108,6 +111,8 @@ impl Stream {
             prompt,
             sequence: None,
             n_prefilled: 0,
+            logits: Vec::new(),
+            adjusted: Vec::new(),
             last: None,
             text: String::new(),
             finish: None,
@@ -146,13 +151,13 @@ impl Stream {
 
     fn advance(&mut self, interrupt: Interrupt) -> Result<Token> {
         self.started.get_or_insert_with(Instant::now);
-        let mut logits = match self.last {
+        match self.last {
             None => self.prefill(interrupt)?,
-            Some(id) => self.run(&[id], true, interrupt)?.unwrap_or_default(),
-        };
+            Some(id) => self.run(&[id], true, interrupt)?,
+        }
         interrupt()?;
-        let raw = logits.clone();
-        let id = self.sampler.sample(&mut logits)?;
+        self.adjusted.clone_from(&self.logits);
+        let id = self.sampler.sample(&mut self.adjusted)?;
         let now = Instant::now();
         self.first_token.get_or_insert(now);
         self.last_token = Some(now);
@@ -161,29 +166,21 @@ impl Stream {
         Ok(Token {
             id,
             text: self.emit(id),
-            logprob: sample::logprob(&raw, id),
+            logprob: sample::logprob(&self.logits, id),
         })
     }
 
-    fn prefill(&mut self, interrupt: Interrupt) -> Result<Vec<f32>> {
-        loop {
+    fn prefill(&mut self, interrupt: Interrupt) -> Result<()> {
+        while self.n_prefilled < self.prompt.len() {
             let end = (self.n_prefilled + CHUNK).min(self.prompt.len());
             let chunk = self.prompt[self.n_prefilled..end].to_vec();
-            let last = end == self.prompt.len();
-            let logits = self.run(&chunk, last, interrupt)?;
+            self.run(&chunk, end == self.prompt.len(), interrupt)?;
             self.n_prefilled = end;
-            if let Some(logits) = logits {
-                return Ok(logits);
-            }
         }
+        Ok(())
     }
 
-    fn run(
-        &mut self,
-        tokens: &[u32],
-        logits: bool,
-        interrupt: Interrupt,
-    ) -> Result<Option<Vec<f32>>> {
+    fn run(&mut self, tokens: &[u32], logits: bool, interrupt: Interrupt) -> Result<()> {
         // Taken out for the step: after an error or a panic it is half-way between two tokens, and gone.
         let mut sequence = match self.sequence.take() {
             Some(sequence) => sequence,
@@ -194,12 +191,17 @@ impl Stream {
             }
             None => return Err(Error::Engine("this stream broke in an earlier step".into())),
         };
-        let logits = self
-            .model
-            .step(sequence.as_mut(), tokens, logits, interrupt)?;
+        let n_logits = usize::from(logits);
+        self.model.step(
+            sequence.as_mut(),
+            tokens,
+            n_logits,
+            &mut self.logits,
+            interrupt,
+        )?;
         self.recomputed = sequence.recomputed();
         self.sequence = Some(sequence);
-        Ok(logits)
+        Ok(())
     }
 
     /// Takes in a chosen token: its text, and whether it ends the stream.

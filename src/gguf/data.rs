@@ -10,7 +10,10 @@ use crate::error::{Error, Result, bytes};
 
 /// A file's bytes, page-aligned either way.
 #[derive(Debug)]
-pub struct Data(Mmap);
+pub struct Data {
+    map: Mmap,
+    is_file: bool,
+}
 
 impl Data {
     /// Maps `path`, or reads it into anonymous memory when `mmap` is false.
@@ -45,7 +48,7 @@ impl Data {
             // SAFETY: the map is private and read-only. That nobody truncates the file while it is mapped
             // cannot be proven; the documentation of `mmap` names it as a limit with its way out.
             let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, &e))?;
-            return Ok(Self(map));
+            return Ok(Self { map, is_file: true });
         }
         let available = crate::memory::available();
         if available.is_some_and(|available| len > available) {
@@ -64,7 +67,28 @@ impl Data {
         })?;
         let mut map = MmapMut::map_anon(len).map_err(|e| Error::io(path, &e))?;
         file.read_exact(&mut map).map_err(|e| Error::io(path, &e))?;
-        Ok(Self(map.make_read_only().map_err(|e| Error::io(path, &e))?))
+        let map = map.make_read_only().map_err(|e| Error::io(path, &e))?;
+        Ok(Self {
+            map,
+            is_file: false,
+        })
+    }
+
+    /// Lets go of the memory of `range` of a mapped file: whoever reads it again gets it from the system's cache.
+    pub fn release(&self, range: std::ops::Range<usize>) {
+        #[cfg(unix)]
+        if self.is_file && !range.is_empty() {
+            // SAFETY: of a read-only map of a file, what is let go is read again from the file. Anonymous memory
+            // would be lost, and is left alone.
+            let _ = unsafe {
+                self.map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    range.start,
+                    range.len(),
+                )
+            };
+        }
+        let _ = (range, self.is_file);
     }
 }
 
@@ -72,6 +96,6 @@ impl std::ops::Deref for Data {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.0
+        &self.map
     }
 }

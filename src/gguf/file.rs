@@ -83,6 +83,11 @@ impl Gguf {
         &self.parts[tensor.part][tensor.range.clone()]
     }
 
+    /// Says that a tensor's bytes will not be read again soon: their memory is free for others.
+    pub fn release(&self, tensor: &TensorInfo) {
+        self.parts[tensor.part].release(tensor.range.clone());
+    }
+
     /// Where a tensor of this model begins, in bytes from the start of its file.
     pub fn offset(&self, tensor: &TensorInfo) -> usize {
         tensor.range.start

@@ -1,12 +1,14 @@
 //! GGUF files: opened, validated, memory-mapped.
 //!
 //! [`Gguf::open`] checks every count, length, offset, alignment and shape before it is used or
-//! allocated, so that whoever holds a [`Gguf`] can slice its tensors without checking again. What it
-//! does not do: interpret the metadata (`model/config.rs`, `text/`) or the weights (`engine/`).
+//! allocated, so that whoever holds a [`Gguf`] can slice its tensors without checking again.
+//! [`dequantize`] turns the blocks of any tensor type into f32. What it does not do: interpret the
+//! metadata (`model/`, `text/`) or multiply with the weights (`engine/`).
 //!
 //! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>
 
 mod audit;
+mod blocks;
 mod data;
 mod file;
 mod metadata;
@@ -15,6 +17,7 @@ mod split;
 mod types;
 
 pub use audit::{Audit, Meaning, Neutral};
+pub use blocks::{dequantize, f16_to_f32};
 pub use data::Data;
 pub use file::Gguf;
 pub use metadata::{Array, Metadata, Value};

@@ -1,7 +1,7 @@
 //! The tensor types of GGUF: names, block sizes and nothing else.
 //!
 //! Numbers and sizes are ggml's (`ggml.h`, `enum ggml_type`; the `gguf` Python package's
-//! `constants.GGML_QUANT_SIZES` lists the same).
+//! `constants.GGML_QUANT_SIZES` lists the same, but for 40 bytes of Q8_1, which is in no file).
 
 /// How a tensor's elements are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,12 +39,14 @@ pub enum GgmlType {
     TQ1_0,
     TQ2_0,
     MXFP4,
+    NVFP4,
+    Q1_0,
 }
 
 use GgmlType::*;
 
 /// (type, ggml's number, name, weights per block, bytes per block)
-const TABLE: [(GgmlType, u32, &str, u64, u64); 32] = [
+const TABLE: [(GgmlType, u32, &str, u64, u64); 34] = [
     (F32, 0, "F32", 1, 4),
     (F16, 1, "F16", 1, 2),
     (Q4_0, 2, "Q4_0", 32, 18),
@@ -77,6 +79,8 @@ const TABLE: [(GgmlType, u32, &str, u64, u64); 32] = [
     (TQ1_0, 34, "TQ1_0", 256, 54),
     (TQ2_0, 35, "TQ2_0", 256, 66),
     (MXFP4, 39, "MXFP4", 32, 17),
+    (NVFP4, 40, "NVFP4", 64, 36),
+    (Q1_0, 41, "Q1_0", 128, 18),
 ];
 
 impl GgmlType {
@@ -121,6 +125,13 @@ mod tests {
             assert_eq!(row.0 as usize, i, "{}", row.2);
             assert_eq!(format!("{:?}", row.0), row.2);
             assert_eq!(GgmlType::from_id(row.1), Some(row.0));
+        }
+    }
+
+    #[test]
+    fn numbers_that_ggml_took_back_are_unknown() {
+        for id in [4, 5, 31, 32, 33, 36, 37, 38] {
+            assert_eq!(GgmlType::from_id(id), None, "{id}");
         }
     }
 }

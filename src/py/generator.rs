@@ -31,7 +31,7 @@ impl Generator {
 #[pymethods]
 impl Generator {
     #[new]
-    #[pyo3(signature = (path, *, tokenizer, device, engine, n_ctx, kv_type, mmap))]
+    #[pyo3(signature = (path, *, tokenizer, device, engine, n_ctx, n_threads, kv_type, mmap))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -40,6 +40,7 @@ impl Generator {
         device: &str,
         engine: &str,
         n_ctx: Option<&Bound<'_, PyAny>>,
+        n_threads: usize,
         kv_type: &str,
         mmap: bool,
     ) -> PyResult<Self> {
@@ -52,6 +53,7 @@ impl Generator {
                 device: DeviceChoice::parse(device)?,
                 n_ctx: n_ctx.map(|n| convert::count("n_ctx", n)).transpose()?,
                 kv_type: KvType::parse(kv_type)?,
+                n_threads: Some(n_threads),
             },
         };
         let mut signals = Signals::new(py, None)?;
@@ -150,14 +152,15 @@ impl Generator {
         info.set_item("path", model.gguf.path.as_path())?;
         info.set_item("architecture", general("general.architecture"))?;
         info.set_item("quantization", model.quantization())?;
-        info.set_item("engine", model.kind.name())?;
+        info.set_item("engine", model.engine.kind().name())?;
         info.set_item("device", model.engine.device())?;
         info.set_item("n_ctx", model.engine.n_ctx())?;
         info.set_item("model_n_ctx", model.config.n_ctx)?;
         info.set_item("sliding_window", model.config.sliding_window)?;
         info.set_item("vocab_size", model.config.n_vocab)?;
         info.set_item("n_layers", model.config.n_layers)?;
-        info.set_item("n_threads", model.n_threads)?;
+        info.set_item("n_threads", model.engine.n_threads())?;
+        info.set_item("isa", model.engine.isa())?;
         info.set_item("kv_type", model.engine.kv_type().name())?;
         info.set_item("file_bytes", model.gguf.n_bytes())?;
         info.set_item("weight_bytes", model.engine.weight_bytes())?;

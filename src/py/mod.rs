@@ -34,8 +34,11 @@ mod _native {
 
     /// Instruction sets of this CPU, and the best that is made use of.
     #[pyfunction]
-    fn cpu() -> (Vec<&'static str>, &'static str) {
-        (crate::engine::cpu::features(), crate::engine::cpu::tier())
+    fn cpu() -> PyResult<(Vec<&'static str>, &'static str)> {
+        Ok((
+            crate::engine::cpu::features(),
+            crate::kernels::Isa::choose()?.name(),
+        ))
     }
 
     #[pymodule_init]

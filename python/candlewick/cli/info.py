@@ -45,7 +45,7 @@ def _installation() -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": " ".join(features) or "-",
         "tier": f"{tier}, the best of these that the engine makes use of",
-        "threads": threads.planned(),
+        "threads": threads.usable_cpus(),
         "cache": _native.cache_dir(),
     }
 

@@ -29,6 +29,20 @@ pub(super) struct Cache {
     bytes_per_token: u64,
 }
 
+/// Candle has no quantized tensors that could grow: q8_0 is refused before.
+fn dtype(kv_type: KvType) -> DType {
+    if kv_type == KvType::F32 {
+        DType::F32
+    } else {
+        DType::F16
+    }
+}
+
+/// Bytes of one element.
+pub(super) fn element_bytes(kv_type: KvType) -> usize {
+    dtype(kv_type).size_in_bytes()
+}
+
 impl Cache {
     pub(super) fn new(config: &Config, kv_type: KvType, n_ctx: usize, device: &Device) -> Self {
         // Twice the window, so that dropping what is out of sight copies each key once per window and not per token.
@@ -38,10 +52,7 @@ impl Cache {
         Self {
             layers: vec![None; config.n_layers],
             shape: (config.n_kv_heads, config.head_dim),
-            dtype: match kv_type {
-                KvType::F32 => DType::F32,
-                KvType::F16 => DType::F16,
-            },
+            dtype: dtype(kv_type),
             device: device.clone(),
             room: 0,
             max_room,
@@ -49,7 +60,7 @@ impl Cache {
             end: 0,
             window: config.sliding_window,
             n_ctx,
-            bytes_per_token: config.kv_bytes_per_token(kv_type.element_bytes()),
+            bytes_per_token: config.kv_bytes_per_token(element_bytes(kv_type)),
         }
     }
 

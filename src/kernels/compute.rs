@@ -1,0 +1,368 @@
+//! The steps of a forward pass on all threads: what an engine calls.
+//!
+//! Work is handed out in items that do not depend on how many threads there are, and no sum crosses an item.
+
+use std::sync::Mutex;
+
+use super::activations::{Activations, InputKind, Writer};
+use super::attention::{Attend, Scratch};
+use super::format::ROWS;
+use super::isa::Isa;
+use super::matrix::Matrix;
+use super::pages::{PAGE, PageLayout};
+use super::pool::Pool;
+use super::product::{FloatJob, Job, TOKENS};
+use super::tier::Tier;
+use crate::error::Result;
+
+/// Bytes of weights that a thread takes at a time: enough that the hand-over does not show, few enough that
+/// threads end together.
+const WORK: usize = 512 << 10;
+
+/// Tokens whose queries a thread takes at a time.
+const QUERY_TOKENS: usize = 32;
+
+/// A tier of kernels, the threads that run them, and their memory.
+pub struct Compute {
+    isa: Isa,
+    tier: Tier,
+    pool: Pool,
+    scratch: Vec<Mutex<Scratch>>,
+}
+
+/// Shape of the heads of one attention step.
+#[derive(Debug, Clone, Copy)]
+pub struct Heads {
+    /// Query heads.
+    pub n_heads: usize,
+    /// Heads of keys and values; divides `n_heads`.
+    pub n_kv_heads: usize,
+    /// How a page stores a head.
+    pub layout: PageLayout,
+    /// Keys each query sees, itself included; `usize::MAX` is all.
+    pub window: usize,
+}
+
+impl Heads {
+    fn dim(&self) -> usize {
+        self.layout.head_dim
+    }
+
+    /// Bytes of a layer's part of a page.
+    pub fn page_bytes(&self) -> usize {
+        self.n_kv_heads * self.layout.bytes()
+    }
+}
+
+/// Pages of one layer of one sequence: the layer's part of each, from that of position `first` on.
+#[derive(Clone, Copy)]
+pub struct Pages<'a> {
+    parts: &'a [*mut u8],
+    first: usize,
+}
+
+impl<'a> Pages<'a> {
+    /// # Safety
+    /// Each part has [`Heads::page_bytes`] bytes that stay valid, and that nobody else uses, as long as this does.
+    /// `first` is a multiple of [`PAGE`].
+    pub unsafe fn new(parts: &'a [*mut u8], first: usize) -> Self {
+        debug_assert!(first.is_multiple_of(PAGE));
+        Self { parts, first }
+    }
+}
+
+/// A pointer that several threads may use, each for its own part.
+#[derive(Clone, Copy)]
+struct Shared<T>(*mut T);
+
+// SAFETY: who touches what is said where it is used.
+unsafe impl<T> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    fn get(&self) -> *mut T {
+        self.0
+    }
+}
+
+impl Compute {
+    /// Kernels of `isa`, which this CPU has, on `n_threads` threads, the caller's among them.
+    pub fn new(isa: Isa, n_threads: usize) -> Self {
+        Self {
+            isa,
+            tier: Tier::of(isa),
+            pool: Pool::new(n_threads),
+            scratch: (0..n_threads).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    /// The tier in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Threads that take part.
+    pub fn n_threads(&self) -> usize {
+        self.pool.n_threads()
+    }
+
+    /// Copies `rows`, a matrix's bytes in the file's order, into its tiles.
+    pub fn pack(&self, matrix: &mut Matrix, rows: &[u8]) -> Result<()> {
+        let (n_tiles, per) = (matrix.n_tiles(), WORK.div_ceil(matrix.tile_bytes.max(1)));
+        let packer = matrix.packer();
+        self.pool.run(n_tiles.div_ceil(per), &|_, i| {
+            for tile in i * per..n_tiles.min((i + 1) * per) {
+                // SAFETY: the matrix is borrowed mutably, and each tile belongs to one item.
+                unsafe { packer.pack(tile, rows) };
+            }
+        })
+    }
+
+    /// `out = x w^T`: (n, cols) x (rows, cols) -> (n, rows).
+    pub fn matmul(&self, w: &Matrix, x: &Activations, out: &mut [f32]) -> Result<()> {
+        assert!(x.kind == w.input() && x.k == w.cols && out.len() == x.n * w.rows);
+        let n_tiles = w.n_tiles();
+        // Small matrices are still shared out evenly.
+        let per = (WORK / w.tile_bytes.max(1)).clamp(1, n_tiles.div_ceil(8).max(1));
+        let to = Shared(out.as_mut_ptr());
+        let product = (self.tier.product)(w.ty);
+        let float_product = (self.tier.float_product)(w.ty);
+        self.pool.run(n_tiles.div_ceil(per), &|_, i| {
+            for tile in i * per..n_tiles.min((i + 1) * per) {
+                let rows = ROWS.min(w.rows - tile * ROWS);
+                for t in (0..x.n).step_by(TOKENS) {
+                    let n = TOKENS.min(x.n - t);
+                    // The last tile's rows beyond the matrix have no place in `out`.
+                    let mut last = [0.0f32; ROWS * TOKENS];
+                    let (out, out_stride) = if rows == ROWS {
+                        // SAFETY: row `tile * ROWS` of token `t` lies within `out`.
+                        (unsafe { to.get().add(t * w.rows + tile * ROWS) }, w.rows)
+                    } else {
+                        (last.as_mut_ptr(), ROWS)
+                    };
+                    // SAFETY: the tier is available; the tile, the inputs of tokens t to t + n and the outputs of
+                    // this tile are within their buffers, and no other item has the same outputs.
+                    unsafe {
+                        if let Some(product) = float_product {
+                            product(&FloatJob {
+                                weights: w.tile(tile),
+                                cols: w.cols,
+                                inputs: x.floats.as_ptr().add(t * x.k),
+                                stride: x.k,
+                                n,
+                                out,
+                                out_stride,
+                            });
+                        } else if let Some(product) = product {
+                            let block = x.kind.block();
+                            product[usize::from(n > 1)](&Job {
+                                weights: w.tile(tile),
+                                n_blocks: w.n_blocks,
+                                quants: x.quants.as_ptr().add(t * 32),
+                                scales: x.scales.as_ptr().add(t),
+                                sums16: x.sums16.as_ptr().add(t * (block / 16)),
+                                sums32: x.sums32.as_ptr().add(t * (block / 32)),
+                                stride: x.n,
+                                n,
+                                out,
+                                out_stride,
+                            });
+                        }
+                        if rows < ROWS {
+                            for (i, last) in last.chunks_exact(ROWS).enumerate().take(n) {
+                                let out = to.get().add((t + i) * w.rows + tile * ROWS);
+                                out.copy_from_nonoverlapping(last.as_ptr(), rows);
+                            }
+                        }
+                    }
+                }
+            }
+        })
+    }
+
+    /// Calls `task` for each of `n` tokens, on all threads if there are several.
+    fn each_token(&self, n: usize, task: &(dyn Fn(usize) + Sync)) -> Result<()> {
+        if n == 1 {
+            task(0);
+            return Ok(());
+        }
+        self.pool.run(n, &|_, t| task(t))
+    }
+
+    /// `x += y` where there is a `y`, and then RMSNorm of x with `weight`, as the next product wants it; (n, d) each.
+    pub fn rms_norm(
+        &self,
+        x: &mut [f32],
+        y: Option<&[f32]>,
+        weight: &[f32],
+        eps: f32,
+        kind: InputKind,
+        to: &mut Activations,
+    ) -> Result<()> {
+        let d = weight.len();
+        let n = x.len() / d;
+        to.reset(kind, n, d);
+        let (x, writer) = (Shared(x.as_mut_ptr()), to.writer());
+        self.each_token(n, &|t| {
+            // SAFETY: row t of x, and its place in `to`, belong to this call.
+            let x = unsafe { std::slice::from_raw_parts_mut(x.get().add(t * d), d) };
+            let mut normed = vec![0.0f32; d];
+            // SAFETY: the tier is available, and as above.
+            unsafe {
+                if let Some(y) = y {
+                    (self.tier.add)(x, &y[t * d..(t + 1) * d]);
+                }
+                (self.tier.rms_norm)(x, weight, eps, &mut normed);
+                (self.tier.quantize)(&writer, t, 0, &normed);
+            }
+        })
+    }
+
+    /// (n, k) f32 as the next product wants it.
+    pub fn prepare(
+        &self,
+        x: &[f32],
+        k: usize,
+        kind: InputKind,
+        to: &mut Activations,
+    ) -> Result<()> {
+        let n = x.len() / k;
+        to.reset(kind, n, k);
+        let writer = to.writer();
+        self.each_token(n, &|t| {
+            // SAFETY: the tier is available; the token's place in `to` belongs to this call.
+            unsafe { (self.tier.quantize)(&writer, t, 0, &x[t * k..(t + 1) * k]) }
+        })
+    }
+
+    /// `silu(gate) * up` of (n, 2 ff): the gate, then the values; as the next product wants it.
+    pub fn silu_mul(
+        &self,
+        x: &[f32],
+        ff: usize,
+        kind: InputKind,
+        to: &mut Activations,
+    ) -> Result<()> {
+        // Whole blocks of every kind.
+        const PART: usize = 1024;
+        let n = x.len() / (2 * ff);
+        to.reset(kind, n, ff);
+        let writer: Writer = to.writer();
+        let parts = ff.div_ceil(PART);
+        self.pool.run(n * parts, &|_, i| {
+            let (t, from) = (i / parts, i % parts * PART);
+            let end = ff.min(from + PART);
+            let (gate, up) = x[t * 2 * ff..(t + 1) * 2 * ff].split_at(ff);
+            // SAFETY: the tier is available; these inputs' place in `to` belongs to this item.
+            unsafe { (self.tier.silu_mul)(&gate[from..end], &up[from..end], &writer, t, from) }
+        })
+    }
+
+    /// Rotates queries and keys of `qkv`, (n, (n_heads + 2 n_kv_heads) head_dim), divides the queries by
+    /// sqrt(head_dim), and stores keys and values at positions `start` on. `cos` and `sin` are (n, rope_dim / 2).
+    pub fn rotate_and_store(
+        &self,
+        qkv: &mut [f32],
+        heads: &Heads,
+        start: usize,
+        (cos, sin): (&[f32], &[f32]),
+        pages: Pages,
+    ) -> Result<()> {
+        let dim = heads.dim();
+        let width = (heads.n_heads + 2 * heads.n_kv_heads) * dim;
+        let n = qkv.len() / width;
+        assert!(
+            pages.first <= start && (start + n - pages.first).div_ceil(PAGE) <= pages.parts.len()
+        );
+        let half = cos.len() / n;
+        let scale = 1.0 / (dim as f32).sqrt();
+        let (qkv, parts) = (
+            Shared(qkv.as_mut_ptr()),
+            Shared(pages.parts.as_ptr().cast_mut()),
+        );
+        self.each_token(n, &|t| {
+            // SAFETY: row t, and position start + t of the pages, belong to this call.
+            let row = unsafe { std::slice::from_raw_parts_mut(qkv.get().add(t * width), width) };
+            let (cos, sin) = (
+                &cos[t * half..(t + 1) * half],
+                &sin[t * half..(t + 1) * half],
+            );
+            let (queries, rest) = row.split_at_mut(heads.n_heads * dim);
+            let (keys, values) = rest.split_at_mut(heads.n_kv_heads * dim);
+            let at = start + t - pages.first;
+            // SAFETY: the tier is available; the page is one of `parts`, and a head's part lies within it.
+            unsafe {
+                for head in queries.chunks_exact_mut(dim) {
+                    (self.tier.rotate)(head, cos, sin, scale);
+                }
+                let page = *parts.get().add(at / PAGE);
+                for (h, (key, value)) in keys
+                    .chunks_exact_mut(dim)
+                    .zip(values.chunks_exact(dim))
+                    .enumerate()
+                {
+                    (self.tier.rotate)(key, cos, sin, 1.0);
+                    let head = page.add(h * heads.layout.bytes());
+                    (self.tier.write_kv)(&heads.layout, head, at % PAGE, key, value);
+                }
+            }
+        })
+    }
+
+    /// Attention of the queries of `qkv`, of positions `start` on, over the pages: (n, n_heads head_dim) to `out`.
+    pub fn attend(
+        &self,
+        qkv: &[f32],
+        heads: &Heads,
+        start: usize,
+        pages: Pages,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let dim = heads.dim();
+        let width = (heads.n_heads + 2 * heads.n_kv_heads) * dim;
+        let n = qkv.len() / width;
+        assert!(pages.first <= start && out.len() == n * heads.n_heads * dim);
+        let group = heads.n_heads / heads.n_kv_heads;
+        let groups = n.div_ceil(QUERY_TOKENS);
+        let (to, parts) = (
+            Shared(out.as_mut_ptr()),
+            Shared(pages.parts.as_ptr().cast_mut()),
+        );
+        self.pool.run(heads.n_kv_heads * groups, &|worker, i| {
+            let (head, from) = (i / groups, i % groups * QUERY_TOKENS);
+            let n = QUERY_TOKENS.min(n - from);
+            let position = start + from;
+            // The first page that the first of these queries sees.
+            let first = (position + 1).saturating_sub(heads.window).max(pages.first) / PAGE * PAGE;
+            let skip = (first - pages.first) / PAGE;
+            let count = (position + n - first).div_ceil(PAGE);
+            let mut scratch = self.scratch[worker]
+                .lock()
+                .unwrap_or_else(|e| e.into_inner());
+            scratch.heads.clear();
+            // SAFETY: `count` pages from `skip` on are among `parts`; the queries and outputs of this head and these
+            // tokens are within their buffers, and no other item has the same outputs.
+            unsafe {
+                for page in 0..count {
+                    let part = *parts.get().add(skip + page);
+                    let head: *const u8 = part.add(head * heads.layout.bytes());
+                    scratch.heads.push(head);
+                }
+                let job = Attend {
+                    layout: heads.layout,
+                    first,
+                    start: position,
+                    n,
+                    window: heads.window,
+                    group,
+                    queries: qkv.as_ptr().add(from * width + head * group * dim),
+                    out: to.get().add((from * heads.n_heads + head * group) * dim),
+                    stride: width,
+                    out_stride: heads.n_heads * dim,
+                };
+                (self.tier.attend)(&job, &mut scratch);
+            }
+        })
+    }
+}

@@ -1,0 +1,312 @@
+//! The product of a tile of 16 rows with the activations of some tokens, written once for all tiers.
+//!
+//! For each block of the weights, in the order of the inputs:
+//!
+//! 1. the integer sum over the block, exactly: `isum = sum over j of scale[j] * sum of (q - offset) * a`;
+//! 2. `acc = fma(d * d_a, f32(isum), acc)`, where `d` is the block's scale and `d_a` that of the activations;
+//! 3. with integer mins, `acc = fma(-(dmin * d_a), f32(sum over j of min[j] * sum of a), acc)`;
+//!    with a float min, `acc = fma(m * d_a, f32(sum of a), acc)`.
+//!
+//! `isum` stays below 2^31 for every type (133 million for Q6_K) and is rounded to f32 once. Nothing else is
+//! rounded, and nothing depends on how many rows a vector has or how many tokens are computed together: the
+//! bits are the same on every tier.
+
+use super::format::{Format, Min, ROWS, Scales};
+use super::simd::Simd;
+
+/// Tokens that share one unpacking of the weights: enough to make it cheap, few enough for the sums and
+/// activations of a block to stay in the first-level cache.
+pub(super) const TOKENS: usize = 32;
+
+/// Bytes between the weights in use and those fetched into the first and second-level cache.
+const NEAR: usize = 2 << 10;
+const FAR: usize = 8 << 10;
+
+/// One tile of weights and the activations of up to [`TOKENS`] tokens.
+#[derive(Clone, Copy)]
+pub(super) struct Job {
+    /// Blocks of 16 rows, `n_blocks` of them.
+    pub weights: *const u8,
+    pub n_blocks: usize,
+    /// Quantized activations: (inputs / 32, stride, 32) i8, from the first token of the job on. In this order the
+    /// tokens of a sub-block stream past the weights that are in registers.
+    pub quants: *const i8,
+    /// (blocks, stride) f32
+    pub scales: *const f32,
+    /// Sums of 16 and of 32 quants: (blocks, stride, block / 16) and (blocks, stride, block / 32) i16.
+    pub sums16: *const i16,
+    pub sums32: *const i16,
+    /// Tokens that the activations have, and those to compute.
+    pub stride: usize,
+    pub n: usize,
+    /// Where the first row of the first token goes, and floats from one token to the next.
+    pub out: *mut f32,
+    pub out_stride: usize,
+}
+
+/// Computes `job`; with `N` = 1 for one token, with `N` = [`TOKENS`] for up to that many.
+///
+/// # Safety
+/// As for [`Simd`], and the pointers of `job` cover what its numbers say.
+#[inline(always)]
+pub(super) unsafe fn tile<S: Simd, F: Format, const N: usize>(job: &Job) {
+    // SAFETY: the caller's.
+    unsafe {
+        let n = if N == 1 { 1 } else { job.n };
+        let parts = ROWS / S::ROWS;
+        // The narrowest vectors have four rows.
+        let mut acc = [[S::zero(); N]; 4];
+        for b in 0..job.n_blocks {
+            let block = job.weights.add(b * F::BYTES);
+            let first = b * job.stride;
+            let quants = job.quants.add(first * F::BLOCK);
+            let scales = F::scales(block);
+            for h in 0..parts {
+                let mut isum = [S::int_zero(); N];
+                let x = Part {
+                    block,
+                    h,
+                    quants,
+                    stride: job.stride,
+                    scales: &scales,
+                    n,
+                };
+                sub_block::<S, F, N, 0>(&x, &mut isum);
+                if F::BLOCK == 256 {
+                    sub_block::<S, F, N, 1>(&x, &mut isum);
+                    sub_block::<S, F, N, 2>(&x, &mut isum);
+                    sub_block::<S, F, N, 3>(&x, &mut isum);
+                    sub_block::<S, F, N, 4>(&x, &mut isum);
+                    sub_block::<S, F, N, 5>(&x, &mut isum);
+                    sub_block::<S, F, N, 6>(&x, &mut isum);
+                    sub_block::<S, F, N, 7>(&x, &mut isum);
+                }
+                finish::<S, F, N>(&x, job, first, &mut isum, &mut acc[h]);
+            }
+        }
+        for (h, acc) in acc.iter().enumerate().take(parts) {
+            for (t, &acc) in acc.iter().enumerate().take(n) {
+                S::store(job.out.add(t * job.out_stride + h * S::ROWS), acc);
+            }
+        }
+    }
+}
+
+/// A vector's rows of one block.
+struct Part<'a> {
+    block: *const u8,
+    h: usize,
+    quants: *const i8,
+    stride: usize,
+    scales: &'a Scales,
+    n: usize,
+}
+
+/// Adds the products of 32 inputs: the weights are unpacked once and stay in registers for all tokens.
+#[inline(always)]
+unsafe fn sub_block<S: Simd, F: Format, const N: usize, const SUB: usize>(
+    x: &Part,
+    isum: &mut [S::Int; N],
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        if x.h == 0 {
+            let (lines, subs) = (F::BYTES.div_ceil(64), F::BLOCK / 32);
+            for line in lines * SUB / subs..lines * (SUB + 1) / subs {
+                let p = x.block.wrapping_add(line * 64);
+                S::prefetch(p.wrapping_add(NEAR), p.wrapping_add(FAR));
+            }
+        }
+        let row = x.h * S::ROWS;
+        let w = F::unpack::<S, SUB>(x.block.add(4 * row));
+        let quants = x.quants.add(SUB * x.stride * 32);
+        if F::PER == 16 {
+            let low = S::scale(x.scales.scale[2 * SUB].as_ptr().add(row));
+            let high = S::scale(x.scales.scale[2 * SUB + 1].as_ptr().add(row));
+            let [w0, w1, w2, w3, w4, w5, w6, w7] = w;
+            for t in 0..x.n {
+                let a = quants.add(t * 32);
+                let isum = isum.as_mut_ptr().add(t);
+                let sum = S::dot4(*isum, [w0, w1, w2, w3], F::MAX, a, low);
+                *isum = S::dot4(sum, [w4, w5, w6, w7], F::MAX, a.add(16), high);
+            }
+        } else {
+            let scale = S::scale(x.scales.scale[SUB].as_ptr().add(row));
+            for t in 0..x.n {
+                let a = quants.add(t * 32);
+                let isum = isum.as_mut_ptr().add(t);
+                *isum = if F::WIDE {
+                    S::dot8_wide(*isum, w, a, scale)
+                } else {
+                    S::dot8(*isum, w, F::MAX, a, scale)
+                };
+            }
+        }
+    }
+}
+
+/// Takes off the offset, and turns the sums of a block into floats.
+#[inline(always)]
+unsafe fn finish<S: Simd, F: Format, const N: usize>(
+    x: &Part,
+    job: &Job,
+    first: usize,
+    isum: &mut [S::Int; N],
+    acc: &mut [S::Float; N],
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let row = x.h * S::ROWS;
+        let offset = if F::WIDE { S::WIDE_BIAS } else { F::OFFSET };
+        let n_sums = if F::PER == 16 { 16 } else { F::BLOCK / 32 };
+        let sums = if F::PER == 16 { job.sums16 } else { job.sums32 };
+        let d = x.block.add(F::D).cast::<u16>();
+        let scale = S::load_f16(d.add(row));
+        let min = if F::MIN == Min::None {
+            S::zero()
+        } else {
+            S::load_f16(d.add(ROWS + row))
+        };
+        let factors = if F::MIN == Min::Integer {
+            &x.scales.min
+        } else {
+            &x.scales.scale
+        };
+        let mut pairs = [S::pair(factors[0].as_ptr(), factors[0].as_ptr()); 8];
+        for (j, pair) in pairs.iter_mut().enumerate().take(n_sums / 2) {
+            *pair = S::pair(
+                factors[2 * j].as_ptr().add(row),
+                factors[2 * j + 1].as_ptr().add(row),
+            );
+        }
+        let weighted = |sums: *const i16| {
+            let mut sum = S::int_zero();
+            for (j, &pair) in pairs.iter().enumerate().take(n_sums / 2) {
+                sum = S::dot_pair(sum, pair, sums.add(2 * j));
+            }
+            sum
+        };
+        for t in 0..x.n {
+            let sums = sums.add((first + t) * n_sums);
+            let d_a = S::splat(*job.scales.add(first + t));
+            if offset != 0 {
+                isum[t] = if F::PER == 0 {
+                    S::sub_times(isum[t], offset, S::int_splat(i32::from(*sums)))
+                } else {
+                    S::sub_times(isum[t], offset, weighted(sums))
+                };
+            }
+            acc[t] = S::fma(S::mul(scale, d_a), S::to_float(isum[t]), acc[t]);
+            match F::MIN {
+                Min::None => {}
+                Min::Integer => {
+                    acc[t] = S::fnma(S::mul(min, d_a), S::to_float(weighted(sums)), acc[t]);
+                }
+                Min::Float => {
+                    acc[t] = S::fma(S::mul(min, d_a), S::splat(f32::from(*sums)), acc[t]);
+                }
+            }
+        }
+    }
+}
+
+/// One tile of float weights, (cols, 16), and the inputs of some tokens, (n, stride) f32.
+#[derive(Clone, Copy)]
+pub(super) struct FloatJob {
+    pub weights: *const u8,
+    pub cols: usize,
+    pub inputs: *const f32,
+    pub stride: usize,
+    pub n: usize,
+    /// As in [`Job`].
+    pub out: *mut f32,
+    pub out_stride: usize,
+}
+
+/// A type of float weights.
+pub(super) trait FloatFormat {
+    const SIZE: usize;
+    /// `S::ROWS` weights at `p`.
+    unsafe fn load<S: Simd>(p: *const u8) -> S::Float;
+}
+
+pub(super) struct F32;
+pub(super) struct F16;
+pub(super) struct Bf16;
+
+impl FloatFormat for F32 {
+    const SIZE: usize = 4;
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const u8) -> S::Float {
+        // SAFETY: the caller's.
+        unsafe { S::load_f32(p.cast()) }
+    }
+}
+
+impl FloatFormat for F16 {
+    const SIZE: usize = 2;
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const u8) -> S::Float {
+        // SAFETY: the caller's.
+        unsafe { S::load_f16(p.cast()) }
+    }
+}
+
+impl FloatFormat for Bf16 {
+    const SIZE: usize = 2;
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const u8) -> S::Float {
+        // SAFETY: the caller's.
+        unsafe { S::load_bf16(p.cast()) }
+    }
+}
+
+/// Computes `job`, four tokens at a time: `acc = fma(w, x, acc)` in the order of the inputs.
+///
+/// # Safety
+/// As for [`tile`].
+#[inline(always)]
+pub(super) unsafe fn float_tile<S: Simd, W: FloatFormat>(job: &FloatJob) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut t = 0;
+        while t + 4 <= job.n {
+            float_tokens::<S, W, 4>(job, t);
+            t += 4;
+        }
+        while t < job.n {
+            float_tokens::<S, W, 1>(job, t);
+            t += 1;
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn float_tokens<S: Simd, W: FloatFormat, const T: usize>(job: &FloatJob, t: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        let parts = ROWS / S::ROWS;
+        let x = job.inputs.add(t * job.stride);
+        let mut acc = [[S::zero(); T]; 4];
+        for k in 0..job.cols {
+            let w = job.weights.add(k * ROWS * W::SIZE);
+            if T == 1 && k % 2 == 0 {
+                S::prefetch(w.wrapping_add(NEAR), w.wrapping_add(FAR));
+            }
+            for (h, acc) in acc.iter_mut().enumerate().take(parts) {
+                let w = W::load::<S>(w.add(h * S::ROWS * W::SIZE));
+                for (i, acc) in acc.iter_mut().enumerate() {
+                    *acc = S::fma(w, S::splat(*x.add(i * job.stride + k)), *acc);
+                }
+            }
+        }
+        for (h, acc) in acc.iter().enumerate().take(parts) {
+            for (i, &acc) in acc.iter().enumerate() {
+                S::store(job.out.add((t + i) * job.out_stride + h * S::ROWS), acc);
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The algorithms compiled for each tier: a table of functions that holds the proof that the CPU has them.
+
+use super::activations::Writer;
+use super::attention::{self, Attend, Scratch};
+use super::format::{Format, with_format};
+use super::isa::Isa;
+use super::ops;
+use super::pages::{self, PageLayout};
+use super::product::{self, FloatFormat, FloatJob, Job, TOKENS};
+use crate::gguf::GgmlType;
+
+type Product = unsafe fn(&Job);
+type FloatProduct = unsafe fn(&FloatJob);
+
+/// The functions of one tier. Calling them is safe as far as the CPU goes: a table is only made for a tier that is
+/// available.
+#[derive(Clone, Copy)]
+pub(super) struct Tier {
+    /// One token, and up to [`TOKENS`].
+    pub product: fn(GgmlType) -> Option<[Product; 2]>,
+    pub float_product: fn(GgmlType) -> Option<FloatProduct>,
+    pub attend: unsafe fn(&Attend, &mut Scratch),
+    pub write_kv: unsafe fn(&PageLayout, *mut u8, usize, &[f32], &[f32]),
+    pub rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
+    pub add: unsafe fn(&mut [f32], &[f32]),
+    pub silu_mul: unsafe fn(&[f32], &[f32], &Writer, usize, usize),
+    pub rotate: unsafe fn(&mut [f32], &[f32], &[f32], f32),
+    pub quantize: unsafe fn(&Writer, usize, usize, &[f32]),
+}
+
+/// The table of one tier, from its vectors and its target features.
+macro_rules! tier {
+    ($name:ident, $simd:ty $(, $features:literal)?) => {
+        mod $name {
+            use super::*;
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn tile<F: Format, const N: usize>(job: &Job) {
+                // SAFETY: the caller's; the features are this function's.
+                unsafe { product::tile::<$simd, F, N>(job) }
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn float_tile<W: FloatFormat>(job: &FloatJob) {
+                // SAFETY: as above.
+                unsafe { product::float_tile::<$simd, W>(job) }
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn attend(x: &Attend, scratch: &mut Scratch) {
+                // SAFETY: as above.
+                unsafe { attention::attend::<$simd>(x, scratch) }
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn write_kv(layout: &PageLayout, head: *mut u8, position: usize, key: &[f32], value: &[f32]) {
+                // SAFETY: as above.
+                unsafe { pages::write::<$simd>(layout, head, position, key, value) }
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+                ops::rms_norm(x, weight, eps, out);
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn add(x: &mut [f32], y: &[f32]) {
+                ops::add(x, y);
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn silu_mul(gate: &[f32], up: &[f32], to: &Writer, t: usize, from: usize) {
+                // SAFETY: as above.
+                unsafe { ops::silu_mul(gate, up, to, t, from) }
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32], scale: f32) {
+                ops::rotate(head, cos, sin, scale);
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn quantize(to: &Writer, t: usize, from: usize, x: &[f32]) {
+                // SAFETY: as above.
+                unsafe { to.write(t, from, x) }
+            }
+
+            fn product(ty: GgmlType) -> Option<[Product; 2]> {
+                macro_rules! kernels {
+                    ($f:ty) => {
+                        [tile::<$f, 1> as Product, tile::<$f, TOKENS>]
+                    };
+                }
+                with_format!(ty, kernels)
+            }
+
+            fn float_product(ty: GgmlType) -> Option<FloatProduct> {
+                match ty {
+                    GgmlType::F32 => Some(float_tile::<product::F32>),
+                    GgmlType::F16 => Some(float_tile::<product::F16>),
+                    GgmlType::BF16 => Some(float_tile::<product::Bf16>),
+                    _ => None,
+                }
+            }
+
+            pub(super) const TIER: Tier = Tier {
+                product,
+                float_product,
+                attend,
+                write_kv,
+                rms_norm,
+                add,
+                silu_mul,
+                rotate,
+                quantize,
+            };
+        }
+    };
+}
+
+tier!(scalar, crate::kernels::scalar::Scalar);
+#[cfg(target_arch = "x86_64")]
+tier!(avx2, crate::kernels::x86::avx2::Avx2, "avx2,fma,f16c");
+
+impl Tier {
+    /// The functions of `isa`, which must be available.
+    pub fn of(isa: Isa) -> Self {
+        assert!(isa.is_available(), "{} is not available", isa.name());
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::TIER,
+            _ => scalar::TIER,
+        }
+    }
+}
