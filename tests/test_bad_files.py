@@ -156,19 +156,27 @@ def test_vocabulary_smaller_than_the_embedding(tmp_path: Path) -> None:
         Generator(path)
 
 
-def test_a_type_that_candle_cannot_hold_is_named(tmp_path: Path) -> None:
+def test_a_type_that_candle_cannot_hold(tmp_path: Path) -> None:
     import struct
 
-    path = tiny_model(tmp_path / "m.gguf", dtype="Q4_0")
-    data = path.read_bytes()
-    # The same block size, another type: 2 (Q4_0) -> 20 (IQ4_NL), in the entry of one tensor.
-    name = b"blk.0.ffn_down.weight"
-    at = data.index(name) + len(name) + 4 + 16
-    assert struct.unpack_from("<I", data, at) == (2,)
-    path.write_bytes(data[:at] + struct.pack("<I", 20) + data[at + 4 :])
-    with pytest.raises(UnsupportedModelError, match=r"`blk.0.ffn_down.weight` has type IQ4_NL, .* supported: F32"):
-        Generator(path, engine="candle")
-    assert Generator(path).generate("Hello", max_tokens=1).usage.completion_tokens == 1
+    from reference import Reference
+
+    path = tiny_model(tmp_path / "m.gguf", dtype="Q4_0", layers=1)
+    data = bytearray(path.read_bytes())
+    # The same block size, another type: 2 (Q4_0) -> 20 (IQ4_NL), in the entries of two tensors.
+    for name in (b"blk.0.ffn_down.weight", b"token_embd.weight"):
+        at = data.index(name) + len(name) + 4 + 16
+        assert struct.unpack_from("<I", data, at) == (2,)
+        struct.pack_into("<I", data, at, 20)
+    path.write_bytes(data)
+    ids = [1, 5, 200, 280]
+    expected = Reference(path).logits(ids)
+    for engine in ("candle", "native"):
+        found = Generator(path, engine=engine)._native.logits(ids, 8)
+        # Candle and the kernels quantize activations to 8 bits.
+        assert max(abs(a - b) for a, b in zip(found, expected, strict=True)) < 0.1 * expected.std(), engine
+    with pytest.raises(UnsupportedModelError, match=r"has type IQ4_NL, .* supported: F32.*engine=.candle. or .native."):
+        Generator(path, engine="original")
 
 
 def test_broken_template_is_an_error_at_the_first_call_that_needs_it(tmp_path: Path) -> None:

@@ -74,7 +74,6 @@ pub(super) fn load(
             remedy: "use a smaller quantization or free some memory".into(),
         });
     }
-    weights::dtype(tensors.token_embd)?;
     let mut layers = Vec::with_capacity(config.n_layers);
     for tensors in &tensors.layers {
         interrupt()?;
