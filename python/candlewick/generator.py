@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict, Union
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Union
 
 from candlewick import _native, models, threads
 from candlewick.stream import Completion, TextStream, TokenStream
@@ -37,6 +37,7 @@ class Options(TypedDict, total=False):
     ignore_eos: bool
     logit_bias: Mapping[int, float] | None
     seed: int | None
+    speculative: Literal["auto"] | bool | int
     raw: bool
     max_new_tokens: int | None
     repeat_penalty: float | None
@@ -152,6 +153,7 @@ class Generator:
         ignore_eos: bool = False,
         logit_bias: Mapping[int, float] | None = None,
         seed: int | None = None,
+        speculative: Literal["auto"] | bool | int = "auto",
         raw: bool = False,
         max_new_tokens: int | None = None,
         repeat_penalty: float | None = None,
@@ -179,6 +181,9 @@ class Generator:
             ignore_eos: Go on past the model's own end tokens, whose text is empty.
             logit_bias: Added to the logits of these token ids; ``float("-inf")`` forbids one.
             seed: 0 to 2**64 - 1: the same seed gives the same text. ``None`` draws one, which ``.seed`` tells.
+            speculative: Guess tokens from where the text's last words occurred before, and check several in one step:
+                the same text, sooner where it repeats its context. ``"auto"`` guesses as many as pay; 1 to 8 is a
+                number of guesses; ``False`` is none. The native engine only.
             raw: Give the string to the model as it is, without chat template.
             max_new_tokens: Another name of ``max_tokens``.
             repeat_penalty: Another name of ``repetition_penalty``.

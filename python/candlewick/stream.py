@@ -41,7 +41,7 @@ class Usage:
     cached_tokens: int = 0
     """Prompt tokens that were not computed again."""
     accepted_tokens: int = 0
-    """Generated tokens that speculation guessed."""
+    """Generated tokens that ``speculative`` guessed right: they came with an earlier token's step."""
 
     @property
     def total_tokens(self) -> int:
@@ -151,7 +151,8 @@ class _Stream(Generic[T]):
     @property
     def usage(self) -> Usage:
         """Counts so far."""
-        return Usage(*self._native.usage)
+        prompt, completion, accepted = self._native.usage
+        return Usage(prompt, completion, accepted_tokens=accepted)
 
     @property
     def timings(self) -> Timings:

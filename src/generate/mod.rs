@@ -1,11 +1,13 @@
 //! Prompt in, text deltas out: the one place where engine, sampler and text meet.
 
+mod lookup;
 mod model;
 mod prompt;
 mod request;
 mod stream;
 mod turn;
 
+pub use lookup::{MAX_GUESS, Speculation};
 pub use model::{LoadOptions, Model};
 pub use prompt::Prompt;
 pub use request::Request;

@@ -1,5 +1,6 @@
 //! Everything about one generation that a user can choose, and its checks.
 
+use super::lookup::{MAX_GUESS, Speculation};
 use crate::error::{Error, Result};
 use crate::sample::SamplingParams;
 
@@ -18,6 +19,8 @@ pub struct Request {
     pub ignore_eos: bool,
     /// Seed of the random numbers; `None` draws one.
     pub seed: Option<u64>,
+    /// How many tokens to guess from the text so far; the outcome is the same.
+    pub speculation: Speculation,
 }
 
 impl Request {
@@ -26,6 +29,13 @@ impl Request {
             return Err(Error::InvalidRequest(
                 "max_tokens is 0, expected at least 1 (or None: no limit)".into(),
             ));
+        }
+        if let Speculation::Fixed(n) = self.speculation
+            && !(1..=MAX_GUESS).contains(&n)
+        {
+            return Err(Error::InvalidRequest(format!(
+                "speculative is {n}, expected 1 to {MAX_GUESS}, \"auto\" or False"
+            )));
         }
         if let Some(id) = self
             .stop_token_ids

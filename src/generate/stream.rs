@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::lookup::Lookup;
 use super::model::Model;
 use super::request::Request;
 use crate::engine::{CHUNK, Interrupt, Sequence};
@@ -59,6 +60,8 @@ pub struct Usage {
     pub prompt_tokens: usize,
     /// Generated tokens, the one that ended the stream included.
     pub completion_tokens: usize,
+    /// Generated tokens that were guessed right and came with an earlier one's step.
+    pub accepted_tokens: usize,
 }
 
 /// How long things took.
@@ -82,8 +85,12 @@ pub struct Stream {
     // None before the first step and after the last
     sequence: Option<Box<dyn Sequence>>,
     n_prefilled: usize,
-    // (n_vocab) after the last step, and the same for the sampler to change
+    // (1 + guesses, n_vocab) of the last step, which row is the next token's, and that row for the sampler to change
     logits: Vec<f32>,
+    row: usize,
+    guesses: Vec<u32>,
+    lookup: Lookup,
+    n_accepted: usize,
     adjusted: Vec<f32>,
     // The last chosen token, not yet run
     last: Option<u32>,
@@ -103,6 +110,7 @@ pub struct Stream {
 impl Stream {
     pub(super) fn new(model: Arc<Model>, prompt: Vec<u32>, request: Request) -> Result<Self> {
         let seed = request.seed.unwrap_or_else(random_seed);
+        let lookup = Lookup::new(request.speculation, &prompt);
         Ok(Self {
             sampler: Sampler::new(request.sampling.clone(), seed),
             detokenizer: Detokenizer::new(model.tokenizer.clone(), &prompt),
@@ -112,6 +120,10 @@ impl Stream {
             sequence: None,
             n_prefilled: 0,
             logits: Vec::new(),
+            row: 0,
+            guesses: Vec::new(),
+            lookup,
+            n_accepted: 0,
             adjusted: Vec::new(),
             last: None,
             text: String::new(),
@@ -153,11 +165,20 @@ impl Stream {
         self.started.get_or_insert_with(Instant::now);
         match self.last {
             None => self.prefill(interrupt)?,
-            Some(id) => self.run(&[id], true, interrupt)?,
+            Some(id) if self.guesses.get(self.row) == Some(&id) => {
+                self.row += 1;
+                self.n_accepted += 1;
+            }
+            Some(id) => self.decode(id, interrupt)?,
         }
         interrupt()?;
-        self.adjusted.clone_from(&self.logits);
+        let n_vocab = self.model.config.n_vocab;
+        let logits = &self.logits[self.row * n_vocab..(self.row + 1) * n_vocab];
+        self.adjusted.clear();
+        self.adjusted.extend_from_slice(logits);
         let id = self.sampler.sample(&mut self.adjusted)?;
+        let logprob = sample::logprob(logits, id);
+        self.lookup.push(id);
         let now = Instant::now();
         self.first_token.get_or_insert(now);
         self.last_token = Some(now);
@@ -166,7 +187,7 @@ impl Stream {
         Ok(Token {
             id,
             text: self.emit(id),
-            logprob: sample::logprob(&self.logits, id),
+            logprob,
         })
     }
 
@@ -174,13 +195,38 @@ impl Stream {
         while self.n_prefilled < self.prompt.len() {
             let end = (self.n_prefilled + CHUNK).min(self.prompt.len());
             let chunk = self.prompt[self.n_prefilled..end].to_vec();
-            self.run(&chunk, end == self.prompt.len(), interrupt)?;
+            self.run(&chunk, usize::from(end == self.prompt.len()), interrupt)?;
             self.n_prefilled = end;
         }
         Ok(())
     }
 
-    fn run(&mut self, tokens: &[u32], logits: bool, interrupt: Interrupt) -> Result<()> {
+    /// Runs the last chosen token, and guesses after it where the engine can take them back.
+    fn decode(&mut self, id: u32, interrupt: Interrupt) -> Result<()> {
+        let n_past = self.prompt.len() + self.n_generated - 1;
+        let can_rewind = self.sequence.as_mut().is_some_and(|s| s.rewind(n_past));
+        let mut room = if can_rewind {
+            self.model.engine.n_ctx() - n_past - 1
+        } else {
+            0
+        };
+        if let Some(max) = self.request.max_tokens {
+            room = room.min(max - self.n_generated - 1);
+        }
+        self.row = 0;
+        self.guesses.clear();
+        self.guesses.extend_from_slice(self.lookup.guess(room));
+        let tokens: Vec<u32> = std::iter::once(id)
+            .chain(self.guesses.iter().copied())
+            .collect();
+        let started = Instant::now();
+        self.run(&tokens, tokens.len(), interrupt)?;
+        self.lookup
+            .measured(self.guesses.len(), started.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    fn run(&mut self, tokens: &[u32], n_logits: usize, interrupt: Interrupt) -> Result<()> {
         // Taken out for the step: after an error or a panic it is half-way between two tokens, and gone.
         let mut sequence = match self.sequence.take() {
             Some(sequence) => sequence,
@@ -191,7 +237,6 @@ impl Stream {
             }
             None => return Err(Error::Engine("this stream broke in an earlier step".into())),
         };
-        let n_logits = usize::from(logits);
         self.model.step(
             sequence.as_mut(),
             tokens,
@@ -285,6 +330,7 @@ impl Stream {
         Usage {
             prompt_tokens: self.prompt.len(),
             completion_tokens: self.n_generated,
+            accepted_tokens: self.n_accepted,
         }
     }
 

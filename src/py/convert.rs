@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMapping, PySequence, PyString};
 
 use super::errors::invalid;
-use crate::generate::Prompt;
+use crate::generate::{MAX_GUESS, Prompt, Speculation};
 use crate::text::Message;
 
 fn type_error(name: &str, found: &Bound<'_, PyAny>, expected: &str) -> PyErr {
@@ -84,6 +84,32 @@ pub(super) fn max_tokens(object: &Bound<'_, PyAny>) -> PyResult<usize> {
         invalid(format!(
             "max_tokens is {n}, expected at least 1, or None for no limit"
         ))
+    })
+}
+
+/// `"auto"`, a bool, or a number of guesses.
+pub(super) fn speculation(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Speculation> {
+    if let Ok(on) = object.cast::<pyo3::types::PyBool>() {
+        return Ok(if on.is_true() {
+            Speculation::Auto
+        } else {
+            Speculation::Off
+        });
+    }
+    if let Ok(text) = object.cast::<PyString>() {
+        return match text.to_cow()?.as_ref() {
+            "auto" => Ok(Speculation::Auto),
+            other => Err(invalid(format!(
+                "{name} is {other:?}, expected \"auto\", False, or 1 to {MAX_GUESS}"
+            ))),
+        };
+    }
+    if object.is_none() {
+        return Ok(Speculation::Off);
+    }
+    Ok(match int(name, object, 0, i128::from(u32::MAX))? {
+        0 => Speculation::Off,
+        n => Speculation::Fixed(n as usize),
     })
 }
 

@@ -63,7 +63,7 @@ impl Generator {
     }
 
     #[pyo3(signature = (prompt, *, raw, max_tokens, temperature, top_p, top_k, min_p, repetition_penalty, repeat_last_n,
-        frequency_penalty, presence_penalty, stop, stop_token_ids, ignore_eos, logit_bias, seed))]
+        frequency_penalty, presence_penalty, stop, stop_token_ids, ignore_eos, logit_bias, seed, speculative))]
     #[allow(clippy::too_many_arguments)]
     fn stream(
         &self,
@@ -84,6 +84,7 @@ impl Generator {
         ignore_eos: bool,
         logit_bias: Option<&Bound<'_, PyAny>>,
         seed: Option<&Bound<'_, PyAny>>,
+        speculative: &Bound<'_, PyAny>,
     ) -> PyResult<Stream> {
         let model = self.model()?;
         let request = Request {
@@ -107,6 +108,7 @@ impl Generator {
             seed: seed
                 .map(|s| convert::int("seed", s, 0, i128::from(u64::MAX)).map(|n| n as u64))
                 .transpose()?,
+            speculation: convert::speculation("speculative", speculative)?,
         };
         let prompt = convert::prompt(prompt, raw)?;
         let stream = py.detach(|| guard(|| model.stream(prompt, request)))?;

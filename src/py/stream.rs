@@ -177,9 +177,13 @@ impl Stream {
     }
 
     #[getter]
-    fn usage(&self) -> (usize, usize) {
+    fn usage(&self) -> (usize, usize, usize) {
         let usage = self.view().usage;
-        (usage.prompt_tokens, usage.completion_tokens)
+        (
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.accepted_tokens,
+        )
     }
 
     /// (ttft_s, generation_s, recompute_s), the first two `None` until they are known.

@@ -9,6 +9,9 @@ use crate::kernels::{Heads, PAGE, Pages};
 use crate::memory;
 use crate::model::Config;
 
+/// Tokens that a sequence can always go back, whatever the window.
+const REWIND: usize = 16;
+
 pub(super) struct Cache {
     // All layers of 64 positions each; the first holds position `first`.
     pages: Vec<MmapMut>,
@@ -96,9 +99,9 @@ impl Cache {
         Ok(())
     }
 
-    /// Frees the pages that the next query, at `end`, and all later ones cannot see.
+    /// Frees the pages that the next query, at `end`, and all later ones cannot see, nor those a few tokens before.
     fn forget_unseen(&mut self) {
-        let first_seen = (self.end + 1).saturating_sub(self.heads.window);
+        let first_seen = (self.end + 1).saturating_sub(self.heads.window.saturating_add(REWIND));
         let n = ((first_seen - self.first.min(first_seen)) / PAGE).min(self.pages.len());
         self.pages.drain(..n);
         self.first += n * PAGE;

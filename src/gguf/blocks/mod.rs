@@ -1,10 +1,12 @@
 //! What the blocks of each tensor type stand for: the bytes of a file to f32, one weight at a time.
 //!
-//! This is the reference that faster code is tested against, and what reads a tensor that no kernel covers. It is
-//! exact: the layouts are those of ggml-common.h, and the arithmetic, all in f32 and in the same order, is that of
-//! `quants.py` in the `gguf` Python package (0.19.0), with whose results it agrees in every bit. Types which that
-//! package does not dequantize (Q8_1, Q8_K, Q1_0, the integers and F64) follow ggml's C code or are plain
-//! conversions. A NaN stays a NaN, but not necessarily the same one.
+//! This is the reference that faster code is tested against, and what reads a tensor that no kernel covers. The
+//! layouts are those of ggml-common.h. The results agree in every bit with those of `quants.py` in the `gguf` Python
+//! package (0.19.0); for the types which that does not dequantize (Q8_1, Q8_K, Q1_0, the integers and F64), they are
+//! those of ggml's C code or a conversion. A NaN stays a NaN, but not necessarily the same one.
+//!
+//! Scales and weights have so few bits that all products but Q8_K's are exact: only the last operation can round. So
+//! other orders and fused multiply-adds give the same bits.
 //!
 //! In the layouts, numbers are little-endian and there is no padding.
 
