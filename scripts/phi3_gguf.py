@@ -1,9 +1,9 @@
-"""Write phi3 GGUF files: from a transformers model, or from any set of named arrays.
+"""Write phi3 and phi2 GGUF files: from a transformers model, or from any set of named arrays.
 
 This is the one place where the project spells the file's names and metadata. They are those of llama.cpp's
-`convert_hf_to_gguf.py` (class `Phi3MiniModel`); the tokenizer part is what it writes for a vocabulary in the
-style of SentencePiece: tokens, scores and types, no merges. Needs numpy and gguf. torch is not imported: a
-model is anything with `.config` and `.state_dict()` whose values have `.detach().float().cpu().numpy()`.
+`convert_hf_to_gguf.py` (classes `Phi3MiniModel` and `Phi2Model`); the tokenizer part is what it writes for a
+vocabulary in the style of SentencePiece: tokens, scores and types, no merges. Needs numpy and gguf. torch is not
+imported: a model is anything with `.config` and `.state_dict()` whose values have `.detach().float().cpu().numpy()`.
 
     write_gguf("phi.gguf", model, small_vocab(320), dtype="F16")
 """
@@ -196,7 +196,7 @@ def _merge(word: tuple[str, ...], left: str, right: str) -> tuple[str, ...]:
 
 @dataclass
 class Shape:
-    """The numbers of a phi3 model, and the `phi3.*` metadata that states them."""
+    """The numbers of a model, and the `phi3.*` or `phi2.*` metadata that states them."""
 
     context: int
     embd: int
@@ -211,6 +211,7 @@ class Shape:
     sliding_window: int | None = None
     """None: no key in the file (Microsoft's own file has none); 0: written, off."""
     attn_factor: float | None = None
+    arch: str = "phi3"
     name: str = "Phi-3 test model"
     """llama.cpp gives Phi-3's special tokens their `rstrip` if this contains "phi-3" or "phi3"."""
 
@@ -220,21 +221,27 @@ class Shape:
 
     def metadata(self) -> dict[str, Any]:
         keys = {
-            "general.name": self.name,
-            "phi3.context_length": self.context,
-            "phi3.rope.scaling.original_context_length": self.original_context or self.context,
-            "phi3.embedding_length": self.embd,
-            "phi3.feed_forward_length": self.ffn,
-            "phi3.block_count": self.layers,
-            "phi3.attention.head_count": self.heads,
-            "phi3.attention.head_count_kv": self.kv_heads,
-            "phi3.attention.layer_norm_rms_epsilon": self.norm_eps,
-            "phi3.rope.dimension_count": self.rope_dim,
-            "phi3.rope.freq_base": self.rope_base,
-            "phi3.attention.sliding_window": self.sliding_window,
-            "phi3.rope.scaling.attn_factor": self.attn_factor,
+            "context_length": self.context,
+            "rope.scaling.original_context_length": self.original_context or self.context,
+            "embedding_length": self.embd,
+            "feed_forward_length": self.ffn,
+            "block_count": self.layers,
+            "attention.head_count": self.heads,
+            "attention.head_count_kv": self.kv_heads,
+            "attention.layer_norm_rms_epsilon": self.norm_eps,
+            "rope.dimension_count": self.rope_dim,
+            "rope.freq_base": self.rope_base,
+            "attention.sliding_window": self.sliding_window,
+            "rope.scaling.attn_factor": self.attn_factor,
         }
-        return {key: value for key, value in keys.items() if value is not None}
+        if self.arch == "phi2":
+            # what the converter writes for it: the rope base is left to the reader
+            keys["attention.layer_norm_epsilon"] = keys.pop("attention.layer_norm_rms_epsilon")
+            del keys["rope.scaling.original_context_length"]
+            if self.rope_base == 10000.0:
+                del keys["rope.freq_base"]
+        named = {f"{self.arch}.{key}": value for key, value in keys.items() if value is not None}
+        return {"general.name": self.name} | named
 
 
 FILE_TYPE = {
@@ -261,15 +268,18 @@ def write_arrays(
     tensors: Iterable[tuple[str, np.ndarray, str]],
     *,
     arch: str = "phi3",
+    split_tensors: int = 0,
 ) -> None:
     """Write a GGUF from metadata and `(name, array, type name)` triples.
+
+    With `split_tensors`, that many go into each of several files, STEM-00001-of-0000N.gguf and so on.
 
     The array of a quantized type is the uint8 blocks, (rows, bytes of a row); that of F32 and F16 holds
     values. A metadata value's GGUF type follows from its Python type (int: UINT32, float: FLOAT32, a list of
     ints: INT32); to choose another write `(value, GGUFValueType.UINT64)`, for an array `(value,
     GGUFValueType.ARRAY, item type)`. A value of None leaves the key out.
     """
-    writer = GGUFWriter(path, arch)
+    writer = GGUFWriter(path, arch, split_max_tensors=split_tensors)
     for key, value in metadata.items():
         if value is None:
             continue
@@ -303,10 +313,25 @@ def quantize(array: np.ndarray, kind: str) -> np.ndarray:
 
 
 def shape_of(config: Any) -> Shape:
-    """The `Shape` of a transformers `Phi3Config` (4.5x)."""
+    """The `Shape` of a transformers `Phi3Config` or `PhiConfig` (4.5x)."""
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     if head_dim * config.num_attention_heads != config.hidden_size:
         raise ValueError(f"a head of {head_dim} does not divide the width {config.hidden_size} evenly")
+    if config.model_type == "phi":
+        if config.qk_layernorm or config.tie_word_embeddings or config.hidden_act != "gelu_new":
+            raise ValueError("norms of queries, a tied output or another activation have no GGUF form in phi2")
+        return Shape(
+            arch="phi2",
+            context=config.max_position_embeddings,
+            embd=config.hidden_size,
+            ffn=config.intermediate_size,
+            layers=config.num_hidden_layers,
+            heads=config.num_attention_heads,
+            kv_heads=config.num_key_value_heads,
+            rope_dim=int(head_dim * config.partial_rotary_factor),
+            rope_base=float(config.rope_theta),
+            norm_eps=float(config.layer_norm_eps),
+        )
     original = getattr(config, "original_max_position_embeddings", None) or config.max_position_embeddings
     scaling = getattr(config, "rope_scaling", None)
     attn_factor = None
@@ -335,6 +360,26 @@ def shape_of(config: Any) -> Shape:
     )
 
 
+PHI3_NAMES = {
+    "attn_norm": "input_layernorm",
+    "attn_qkv": "self_attn.qkv_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_up": "mlp.gate_up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+PHI2_NAMES = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.dense",
+    "ffn_up": "mlp.fc1",
+    "ffn_down": "mlp.fc2",
+}
+"""The parts of a block: in the file, and in transformers."""
+
+
 def write_gguf(
     path: str | Path,
     model: Any,
@@ -342,19 +387,21 @@ def write_gguf(
     *,
     dtype: str | Callable[[str], str] = "F32",
     context_length: int | None = None,
+    split_qkv: bool | None = None,
     name: str = "Phi-3 test model",
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Export a transformers `Phi3ForCausalLM` as a GGUF file of architecture phi3.
+    """Export a transformers `Phi3ForCausalLM` or `PhiForCausalLM` as a GGUF file of architecture phi3 or phi2.
 
     Args:
         path: the file to write.
-        model: the model; its weights may be of any float type.
+        model: the model; its weights may be of any float type. Biases are written where it has them.
         vocab: as many tokens as the model's embedding has rows.
         dtype: the type of every matrix (F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1, Q4_0), or a function that
-            gives it for a tensor's name. Norms and rope factors are always F32.
+            gives it for a tensor's name. Norms, biases and rope factors are always F32.
         context_length: instead of the config's `max_position_embeddings`. (The attention factor of longrope
             stays that of the config.)
+        split_qkv: attn_q, attn_k and attn_v in place of attn_qkv; None leaves them as the model has them.
         name: `general.name`; see `Shape.name`.
         extra: metadata to add or to replace; a value of None removes the key. Types as in `write_arrays`.
     """
@@ -371,33 +418,49 @@ def write_gguf(
 
     tensors: list[tuple[str, np.ndarray, str]] = []
 
-    def matrix(target: str, source: str) -> None:
-        kind = type_of(target)
-        tensors.append((target, quantize(weights[source], kind), kind))
+    def add(target: str, source: str, values: np.ndarray | None = None, bias: np.ndarray | None = None) -> None:
+        """A norm or a matrix, and its bias if it has one."""
+        values = weights[source + ".weight"] if values is None else values
+        bias = weights.get(source + ".bias") if bias is None else bias
+        kind = "F32" if values.ndim == 1 else type_of(target + ".weight")
+        tensors.append((target + ".weight", quantize(values, kind), kind))
+        if bias is not None:
+            tensors.append((target + ".bias", bias, "F32"))
 
-    def vector(target: str, values: Any) -> None:
-        tensors.append((target, np.asarray(values, dtype=np.float32), "F32"))
+    def add_fused(block: str, parts: list[tuple[np.ndarray, np.ndarray | None]]) -> None:
+        """Queries, keys and values as one matrix."""
+        biases = [bias for _, bias in parts if bias is not None]
+        fused = np.concatenate([values for values, _ in parts])
+        add(block + "attn_qkv", "", fused, np.concatenate(biases) if biases else None)
 
-    matrix("token_embd.weight", "model.embed_tokens.weight")
-    vector("output_norm.weight", weights["model.norm.weight"])
+    add("token_embd", "model.embed_tokens")
+    add("output_norm", "model.norm" if shape.arch == "phi3" else "model.final_layernorm")
     if not config.tie_word_embeddings:
-        matrix("output.weight", "lm_head.weight")
+        add("output", "lm_head")
     if shape.attn_factor is not None:
         for length in ("long", "short"):
             factors = config.rope_scaling[f"{length}_factor"]
             if len(factors) != shape.rope_dim // 2:
                 raise ValueError(f"{len(factors)} {length} rope factors, expected {shape.rope_dim // 2}")
-            vector(f"rope_factors_{length}.weight", factors)
+            tensors.append((f"rope_factors_{length}.weight", np.array(factors), "F32"))
+    widths = np.array([shape.heads, shape.kv_heads, shape.kv_heads]) * shape.head_dim
     for i in range(shape.layers):
-        ours, theirs = f"blk.{i}.", f"model.layers.{i}."
-        vector(ours + "attn_norm.weight", weights[theirs + "input_layernorm.weight"])
-        matrix(ours + "attn_qkv.weight", theirs + "self_attn.qkv_proj.weight")
-        matrix(ours + "attn_output.weight", theirs + "self_attn.o_proj.weight")
-        vector(ours + "ffn_norm.weight", weights[theirs + "post_attention_layernorm.weight"])
-        matrix(ours + "ffn_up.weight", theirs + "mlp.gate_up_proj.weight")
-        matrix(ours + "ffn_down.weight", theirs + "mlp.down_proj.weight")
+        block, theirs = f"blk.{i}.", f"model.layers.{i}."
+        for target, source in (PHI3_NAMES if shape.arch == "phi3" else PHI2_NAMES).items():
+            source = theirs + source
+            if target == "attn_qkv" and split_qkv:
+                bias = weights.get(source + ".bias")
+                values = np.split(weights[source + ".weight"], widths.cumsum()[:-1])
+                biases = [None] * 3 if bias is None else np.split(bias, widths.cumsum()[:-1])
+                for letter, v, b in zip("qkv", values, biases, strict=True):
+                    add(f"{block}attn_{letter}", "", v, b)
+            elif target == "attn_q" and split_qkv is False:
+                names = [theirs + PHI2_NAMES[f"attn_{letter}"] for letter in "qkv"]
+                add_fused(block, [(weights[n + ".weight"], weights.get(n + ".bias")) for n in names])
+            elif target not in ("attn_k", "attn_v") or split_qkv is not False:
+                add(block + target, source)
 
     metadata = shape.metadata() | {"general.quantization_version": 2} | vocab.metadata()
     if isinstance(dtype, str):
         metadata["general.file_type"] = int(FILE_TYPE[dtype])
-    write_arrays(path, metadata | dict(extra or {}), tensors)
+    write_arrays(path, metadata | dict(extra or {}), tensors, arch=shape.arch)

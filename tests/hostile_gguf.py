@@ -236,7 +236,23 @@ F16 = int(GGMLQuantizationType.F16)
 Q4_K = int(GGMLQuantizationType.Q4_K)
 Q8_0 = int(GGMLQuantizationType.Q8_0)
 QKV, EMBD = "blk.0.attn_qkv.weight", "token_embd.weight"
+LONG, SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
 P, T = "phi3.", "tokenizer.ggml."
+
+
+def _factors(values: list[float], original: int | None = 32) -> Change:
+    """Long rope with these factors in both lists."""
+
+    def change(raw: RawFile) -> None:
+        for name in (LONG, SHORT):
+            raw.tensors.append(RawTensor(name, [len(values)], F32, struct.pack(f"<{len(values)}f", *values)))
+        if original is None:
+            raw.remove(P + "rope.scaling.original_context_length")
+        else:
+            raw.set(P + "rope.scaling.original_context_length", V.UINT32, original)
+
+    return change
+
 
 HOSTILE: dict[str, Change] = {
     # the header
@@ -309,7 +325,11 @@ HOSTILE: dict[str, Change] = {
     "last byte missing": lambda raw: raw.to_bytes()[:-1],
     "data missing": lambda raw: raw.to_bytes()[: -sum(len(t.data) for t in raw.tensors)],
     "tensor name that is not UTF-8": _add_tensor(b"\xff\xfe", [1], F32, b"\0" * 4),
-    "unknown tensor in a block": _add_tensor("blk.0.attn_qkv.bias", [96], F32, b"\0" * 384),
+    "unknown tensor in a block": _add_tensor("blk.0.attn_q_norm.weight", [96], F32, b"\0" * 384),
+    "bias of a norm": _add_tensor("blk.0.attn_norm.bias", [32], F32, b"\0" * 128),
+    "bias of another length": _add_tensor("blk.0.attn_qkv.bias", [95], F32, b"\0" * 380),
+    "quantized bias": _add_tensor("blk.0.attn_qkv.bias", [96], Q8_0, b"\0" * 102),
+    "queries beside the fused matrix": _add_tensor("blk.0.attn_q.weight", [32, 32], F32, b"\0" * 4096),
     "unknown tensor": _add_tensor("rope_freqs.weight", [8], F32, b"\0" * 32),
     "block beyond block_count": _add_tensor("blk.1.attn_norm.weight", [32], F32, b"\0" * 128),
     "one rope factor tensor of two": _add_tensor("rope_factors_long.weight", [8], F32, b"\0\0\x80?" * 8),
@@ -353,6 +373,15 @@ HOSTILE: dict[str, Change] = {
     "attention factor 0": _set(V.FLOAT32, P + "rope.scaling.attn_factor", 0.0),
     "unknown model key": _set(V.FLOAT32, P + "attention.logit_softcapping", 30.0),
     "unknown rope scaling": _set(V.STRING, P + "rope.scaling.type", "yarn"),
+    "long rope without factors": _set(V.STRING, P + "rope.scaling.type", "longrope"),
+    "attention factor without factors": _set(V.FLOAT32, P + "rope.scaling.attn_factor", 1.19),
+    "context beyond the original one without factors": _set(V.UINT32, P + "context_length", 65),
+    "factors without the original context": _factors([1.0] * 8, original=None),
+    "too few factors": _factors([1.0] * 7),
+    "factor 0": _factors([1.0] * 7 + [0.0]),
+    "factor NaN": _factors([1.0] * 7 + [math.nan]),
+    "quantized factors": lambda raw: (_factors([1.0] * 8)(raw), _tensor(LONG, kind=F16, data=b"\0" * 16)(raw))[0],
+    "factors of an original context of 0": _factors([1.0] * 8, original=0),
     # the vocabulary
     "no vocabulary": _remove(T + "tokens"),
     "empty vocabulary": _set(V.ARRAY, T + "tokens", array(V.STRING, [])),
@@ -362,6 +391,8 @@ HOSTILE: dict[str, Change] = {
     "fewer types than tokens": _shorten_list(T + "token_type", V.INT32, 100),
     "no tokenizer model": _remove(T + "model"),
     "unknown tokenizer model": _set(V.STRING, T + "model", "word-salad"),
+    "unknown tokenizer key": _set(V.BOOL, T + "lower_case", True),
+    "white space removed": _set(V.BOOL, T + "remove_extra_whitespaces", True),
     "bos id beyond the vocabulary": _set(V.UINT32, T + "bos_token_id", 293),
     "eos id 2^32-1": _set(V.UINT32, T + "eos_token_id", 2**32 - 1),
     "eos id -1": _set(V.INT32, T + "eos_token_id", -1),
@@ -399,6 +430,8 @@ ODD: dict[str, Change] = {
     "original context left out": _remove(P + "rope.scaling.original_context_length"),
     "sliding window 0": _set(V.UINT32, P + "attention.sliding_window", 0),
     "sliding window 2^31": _set(V.UINT32, P + "attention.sliding_window", 2**31),
+    "factors of 1": _factors([1.0] * 8, original=64),
+    "no experts": _set(V.UINT32, P + "expert_count", 0),
     "scaling type none": _set(V.STRING, P + "rope.scaling.type", "none"),
     "no chat template": _remove("tokenizer.chat_template"),
     "a foreign key": _add_kv("general.quantized_by", V.STRING, text("someone")),

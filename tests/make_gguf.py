@@ -1,4 +1,4 @@
-"""Tiny phi3 GGUF files for the tests, written with numpy and gguf alone.
+"""Tiny phi3 and phi2 GGUF files for the tests, written with numpy and gguf alone.
 
     tiny_model(tmp_path / "m.gguf")                                       # a valid model
     tiny_model(path, dtype="Q4_K", kv_heads=2, sliding_window=16)         # random blocks of any type
@@ -81,6 +81,7 @@ def random_blocks(rng: np.random.Generator, kind: str, rows: int, cols: int, std
 
 def tiny_parts(
     *,
+    arch: str = "phi3",
     vocab: Vocab | None = None,
     layers: int = 2,
     embd: int | None = None,
@@ -96,6 +97,7 @@ def tiny_parts(
     norm_eps: float = 1e-5,
     tied: bool = False,
     split_qkv: bool = False,
+    biases: bool = False,
     longrope: tuple[Iterable[float], Iterable[float]] | None = None,
     attn_factor: float | None = None,
     seed: int = 0,
@@ -113,6 +115,7 @@ def tiny_parts(
     head_dim = embd // heads
     kv_width = head_dim * (heads if kv_heads is None else kv_heads)
     shape = Shape(
+        arch=arch,
         context=context,
         embd=embd,
         ffn=ffn,
@@ -133,6 +136,8 @@ def tiny_parts(
     keys |= metadata or {}
 
     rng = np.random.default_rng(seed)
+    phi2 = arch == "phi2"
+    biases = biases or phi2
     drop, shapes, given = set(drop_tensors), dict(reshape or {}), dict(tensors or {})
     out: list[Named] = []
 
@@ -148,6 +153,8 @@ def tiny_parts(
         else:
             values = (gain / dims[-1] ** 0.5 * rng.standard_normal(dims)).astype(np.float32)
             out.append((name, quantize(values, kind), kind))
+        if name.endswith(".weight") and (phi2 if len(dims) == 1 else biases and name != "token_embd.weight"):
+            out.append((name.removesuffix("weight") + "bias", 0.3 * rng.standard_normal(dims[0]), "F32"))
 
     # A tied embedding is the output matrix too: it takes that one's gain.
     add("token_embd.weight", (len(vocab), embd), gain=2.0 if tied else embd**0.5)
@@ -166,8 +173,9 @@ def tiny_parts(
         else:
             add(block + "attn_qkv.weight", (embd + 2 * kv_width, embd), gain=1.4)
         add(block + "attn_output.weight", (embd, embd), gain=1.4)
-        add(block + "ffn_norm.weight", (embd,))
-        add(block + "ffn_up.weight", (2 * ffn, embd), gain=1.2)
+        if not phi2:
+            add(block + "ffn_norm.weight", (embd,))
+        add(block + "ffn_up.weight", (ffn if phi2 else 2 * ffn, embd), gain=1.2)
         add(block + "ffn_down.weight", (embd, ffn), gain=1.2)
     out += [(name, np.asarray(array, dtype=np.float32), "F32") for name, array in given.items()]
     known = {name for name, _, _ in out}
@@ -176,11 +184,13 @@ def tiny_parts(
     return keys, [named for named in out if named[0] not in drop]
 
 
-def tiny_model(path: str | Path, **parts: Any) -> Path:
-    """Write a small phi3 model with random weights; returns the path.
+def tiny_model(path: str | Path, *, split_tensors: int = 0, **parts: Any) -> Path:
+    """Write a small model with random weights; returns the path.
 
     Args:
         path: the file to write.
+        split_tensors: write several files of so many tensors each; the path returned is that of the first.
+        arch: "phi3" or "phi2".
         vocab: a `Vocab`; by default `small_vocab(320)`.
         layers, embd, heads, kv_heads, ffn, context, original_context, rope_dim, rope_base, norm_eps: the
             model's numbers. `embd` and `ffn` are 64 and 128, or 256 each for the K-quants, whose blocks are
@@ -189,6 +199,7 @@ def tiny_model(path: str | Path, **parts: Any) -> Path:
         sliding_window: None leaves the key out, 0 writes it as "off".
         tied: no output.weight.
         split_qkv: attn_q, attn_k and attn_v instead of attn_qkv, as some converters write them.
+        biases: on every matrix, as phi2 always has them.
         longrope: the (long, short) factors; give `attn_factor` with it.
         seed: of the weights.
         metadata: keys to add or to replace; None removes one. `phi3_gguf.write_arrays` says how to choose a
@@ -197,8 +208,10 @@ def tiny_model(path: str | Path, **parts: Any) -> Path:
         reshape: other dimensions for a tensor, in numpy's order (rows, columns).
         tensors: values for a tensor, or further tensors, as F32.
     """
-    arch = (parts.get("metadata") or {}).get("general.architecture", "phi3")
+    arch = (parts.get("metadata") or {}).get("general.architecture", parts.get("arch", "phi3"))
     keys, tensors = tiny_parts(**parts)
     keys.pop("general.architecture", None)
-    write_arrays(path, keys, tensors, arch=arch)
-    return Path(path)
+    write_arrays(path, keys, tensors, arch=arch, split_tensors=split_tensors)
+    path = Path(path)
+    n_files = -(-len(tensors) // split_tensors) if split_tensors else 1
+    return path if n_files == 1 else path.with_name(f"{path.stem}-00001-of-{n_files:05}.gguf")

@@ -1,4 +1,4 @@
-"""The phi3 forward pass over a GGUF file in numpy float64: what an engine's logits are compared with.
+"""The forward pass of phi3 and phi2 files in numpy float64: what an engine's logits are compared with.
 
 Nothing here is fast and nothing is shared with the package. Matrices are dequantized by gguf's own Python
 code, so an engine that quantizes activations differs by that, and by nothing else. Letters: S positions, D
@@ -22,36 +22,56 @@ class Reference:
     def __init__(self, path: str | Path) -> None:
         reader = GGUFReader(path)
         self.fields = reader.fields
+        self.arch = self.fields["general.architecture"].contents()
         self.weights = {
             t.name: dequantize(t.data, t.tensor_type).astype(np.float64).reshape(t.shape.tolist()[::-1])
             for t in reader.tensors
         }
 
     def key(self, name: str, default: Any = None) -> Any:
-        """The value of `phi3.NAME`."""
-        found = self.fields.get(f"phi3.{name}")
+        """The value of `ARCHITECTURE.NAME`."""
+        found = self.fields.get(f"{self.arch}.{name}")
         return default if found is None else found.contents()
+
+    def linear(self, x: np.ndarray, name: str) -> np.ndarray:
+        """x (..., inputs) -> (..., outputs), with the bias if there is one."""
+        return x @ self.weights[f"{name}.weight"].T + self.weights.get(f"{name}.bias", 0.0)
+
+    def norm(self, x: np.ndarray, name: str) -> np.ndarray:
+        """LayerNorm where there is a bias, RMSNorm elsewhere."""
+        weight, bias = self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias")
+        if bias is None:
+            eps = self.key("attention.layer_norm_rms_epsilon")
+            return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * weight
+        eps = self.key("attention.layer_norm_epsilon")
+        x = x - x.mean(axis=-1, keepdims=True)
+        return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * weight + bias
+
+    def feed_forward(self, x: np.ndarray, block: str) -> np.ndarray:
+        """With a gate in phi3, without in phi2."""
+        up = self.linear(x, block + "ffn_up")
+        if self.arch == "phi2":
+            hidden = 0.5 * up * (1 + np.tanh(np.sqrt(2 / np.pi) * (up + 0.044715 * up**3)))
+        else:
+            gate, up = np.split(up, 2, axis=-1)
+            hidden = gate / (1 + np.exp(-gate)) * up
+        return self.linear(hidden, block + "ffn_down")
 
     def logits(self, ids: Sequence[int], *, last_only: bool = True) -> np.ndarray:
         """ids (S,) -> logits (vocab,) after the last of them, or (S, vocab)."""
         w = self.weights
         heads = self.key("attention.head_count")
         kv_heads = self.key("attention.head_count_kv", heads)
-        eps = self.key("attention.layer_norm_rms_epsilon")
         x = w["token_embd.weight"][np.asarray(ids)]
+        d = x.shape[1] // heads
         rope, mask = self._rope(len(ids)), self._mask(len(ids))
-
-        def norm(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-            return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * weight
-
         for i in range(self.key("block_count")):
-            block = {name: w[f"blk.{i}.{name}.weight"] for name in ("attn_norm", "attn_output", "ffn_norm")}
-            h = norm(x, block["attn_norm"])
-            if f"blk.{i}.attn_qkv.weight" in w:
-                qkv = h @ w[f"blk.{i}.attn_qkv.weight"].T
+            block = f"blk.{i}."
+            h = self.norm(x, block + "attn_norm")
+            if f"{block}attn_qkv.weight" in w:
+                qkv = self.linear(h, block + "attn_qkv")
             else:
-                qkv = np.concatenate([h @ w[f"blk.{i}.attn_{c}.weight"].T for c in "qkv"], axis=-1)
-            d = x.shape[1] // heads
+                qkv = np.concatenate([self.linear(h, f"{block}attn_{c}") for c in "qkv"], axis=-1)
             q, k, v = np.split(qkv, [heads * d, (heads + kv_heads) * d], axis=-1)
             q, k, v = (a.reshape(len(ids), -1, d).transpose(1, 0, 2) for a in (q, k, v))  # (heads, S, D)
             q, k = _turn(q, *rope), _turn(k, *rope)
@@ -59,11 +79,11 @@ class Reference:
             scores = np.where(mask, q @ k.transpose(0, 2, 1) / np.sqrt(d), -np.inf)
             scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
             mixed = (scores / scores.sum(axis=-1, keepdims=True)) @ v
-            x = x + mixed.transpose(1, 0, 2).reshape(len(ids), -1) @ block["attn_output"].T
-            gate, up = np.split(norm(x, block["ffn_norm"]) @ w[f"blk.{i}.ffn_up.weight"].T, 2, axis=-1)
-            x = x + (gate / (1 + np.exp(-gate)) * up) @ w[f"blk.{i}.ffn_down.weight"].T
-        x = norm(x[-1] if last_only else x, w["output_norm.weight"])
-        return x @ w.get("output.weight", w["token_embd.weight"]).T
+            x = x + self.linear(mixed.transpose(1, 0, 2).reshape(len(ids), -1), block + "attn_output")
+            # phi2's two halves read the same norm
+            x = x + self.feed_forward(h if self.arch == "phi2" else self.norm(x, block + "ffn_norm"), block)
+        x = self.norm(x[-1] if last_only else x, "output_norm")
+        return x @ w.get("output.weight", w["token_embd.weight"]).T + w.get("output.bias", 0.0)
 
     def _rope(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """cos and sin, (S, rotated dimensions / 2); beyond the original context with the long factors."""

@@ -119,7 +119,28 @@ def test_odd_but_legal_file_gives_the_same_logits(tmp_path: Path, name: str) -> 
             r"`blk.0.attn_output.weight` has shape \[32, 128\], expected \[64, 64\]",
         ),
         ({"metadata": {"phi3.attention.softcap": 3.0}}, UnsupportedModelError, "`phi3.attention.softcap`"),
-        ({"split_qkv": True}, ModelFormatError, "split query, key and value"),
+        (
+            {"split_qkv": True, "drop_tensors": ("blk.0.attn_k.weight",)},
+            ModelFormatError,
+            r"`blk.0.attn_k.weight` is missing",
+        ),
+        ({"arch": "phi2", "drop_tensors": ("output.bias",)}, ModelFormatError, r"`output.bias` is missing"),
+        (
+            {"longrope": ([1.0] * 8, [1.0] * 8), "drop_tensors": ("rope_factors_short.weight",)},
+            ModelFormatError,
+            r"`rope_factors_short.weight` is missing, and the other factors are there: convert the model again",
+        ),
+        (
+            {"original_context": 128},
+            ModelFormatError,
+            r"`rope_factors_short.weight` is missing, and `phi3.context_length` 512 is longer than `phi3.rope.scaling",
+        ),
+        ({"heads": 4, "kv_heads": 3}, ModelFormatError, r"head_count` 4 is not a multiple of .*head_count_kv` 3"),
+        (
+            {"metadata": {"phi3.rope.scaling.factor": 4.0}},
+            UnsupportedModelError,
+            r"`phi3.rope.scaling.factor` is 4, and only 1 \(off\)",
+        ),
     ],
 )
 def test_wrong_model_is_named(tmp_path: Path, change: dict, error: type, text: str) -> None:
@@ -135,19 +156,27 @@ def test_vocabulary_smaller_than_the_embedding(tmp_path: Path) -> None:
         Generator(path)
 
 
-def test_a_type_that_candle_cannot_hold_is_named(tmp_path: Path) -> None:
+def test_a_type_that_candle_cannot_hold(tmp_path: Path) -> None:
     import struct
 
-    path = tiny_model(tmp_path / "m.gguf", dtype="Q4_0")
-    data = path.read_bytes()
-    # The same block size, another type: 2 (Q4_0) -> 20 (IQ4_NL), in the entry of one tensor.
-    name = b"blk.0.ffn_down.weight"
-    at = data.index(name) + len(name) + 4 + 16
-    assert struct.unpack_from("<I", data, at) == (2,)
-    path.write_bytes(data[:at] + struct.pack("<I", 20) + data[at + 4 :])
-    with pytest.raises(UnsupportedModelError, match=r"`blk.0.ffn_down.weight` has type IQ4_NL, .* supported: F32"):
-        Generator(path, engine="candle")
-    assert Generator(path).generate("Hello", max_tokens=1).usage.completion_tokens == 1
+    from reference import Reference
+
+    path = tiny_model(tmp_path / "m.gguf", dtype="Q4_0", layers=1)
+    data = bytearray(path.read_bytes())
+    # The same block size, another type: 2 (Q4_0) -> 20 (IQ4_NL), in the entries of two tensors.
+    for name in (b"blk.0.ffn_down.weight", b"token_embd.weight"):
+        at = data.index(name) + len(name) + 4 + 16
+        assert struct.unpack_from("<I", data, at) == (2,)
+        struct.pack_into("<I", data, at, 20)
+    path.write_bytes(data)
+    ids = [1, 5, 200, 280]
+    expected = Reference(path).logits(ids)
+    for engine in ("candle", "native"):
+        found = Generator(path, engine=engine)._native.logits(ids, 8)
+        # Candle and the kernels quantize activations to 8 bits.
+        assert max(abs(a - b) for a, b in zip(found, expected, strict=True)) < 0.1 * expected.std(), engine
+    with pytest.raises(UnsupportedModelError, match=r"has type IQ4_NL, .* supported: F32.*engine=.candle. or .native."):
+        Generator(path, engine="original")
 
 
 def test_broken_template_is_an_error_at_the_first_call_that_needs_it(tmp_path: Path) -> None:

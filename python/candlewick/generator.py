@@ -254,7 +254,11 @@ class Generator:
 
     @property
     def info(self) -> dict[str, Any]:
-        """What was loaded: architecture, quantization, engine, device, context, threads and memory."""
+        """What was loaded: architecture, quantization, engine, device, context, threads, memory and the audit.
+
+        ``info["audit"]`` names the model's and the tokenizer's metadata keys and the tensors that are ``"used"``, and
+        the keys that are there but change nothing (``"harmless"``); any other is an error at load.
+        """
         return self._native.info
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ TOKENIZER = "tokenizer.json"
 
 # "owner/name", with a quantization after a colon: no path that is meant as one looks like it by accident.
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?", re.ASCII)
+
+# A model in several files: the first part, and the others.
+_FIRST_PART = re.compile(r"(.*)-00001-of-(\d{5}\.gguf)")
+_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 
 DEFAULT_REPO = "microsoft/Phi-3-mini-4k-instruct-gguf"
 DEFAULT_FILE = "Phi-3-mini-4k-instruct-q4.gguf"
@@ -140,7 +145,7 @@ def demo_path() -> Path:
 
 
 def _in_folder(folder: Path, filename: str | None) -> Path:
-    files = sorted(p for p in folder.iterdir() if p.suffix == SUFFIX and p.is_file())
+    files = sorted(p for p in folder.iterdir() if p.suffix == SUFFIX and p.is_file() and not _LATER_PART.search(p.name))
     if filename is not None:
         if (folder / filename).is_file():
             return folder / filename
@@ -156,7 +161,14 @@ def _in_folder(folder: Path, filename: str | None) -> Path:
 
 
 def _listing(files: list[Path]) -> str:
-    return "".join(f"\n  {p.name}  ({p.stat().st_size / 1e9:.2f} GB)" for p in files)
+    return "".join(f"\n  {p.name}  ({_size(p) / 1e9:.2f} GB)" for p in files)
+
+
+def _size(file: Path) -> int:
+    """Of a split model, the size of all its parts that are there."""
+    first = _FIRST_PART.fullmatch(file.name)
+    parts = file.parent.glob(f"{glob.escape(first[1])}-*-of-{first[2]}") if first else [file]
+    return sum(part.stat().st_size for part in parts)
 
 
 def _looks_like_hub_id(name: str) -> bool:

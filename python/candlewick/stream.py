@@ -59,6 +59,9 @@ class Timings:
     """Prompt tokens per second until the first token."""
     generation_tps: float | None
     """Tokens per second between the first token and the last."""
+    recompute_s: float
+    """Seconds of the generation that went into reading all tokens again, which happens once when a model with long
+    rope (Phi-3-128k, Phi-3.5, Phi-4-mini) outgrows its original context; 0.0 where it did not."""
 
 
 @functools.cache
@@ -154,12 +157,13 @@ class _Stream(Generic[T]):
     @property
     def timings(self) -> Timings:
         """Times so far."""
-        ttft_s, generation_s = self._native.timings
+        ttft_s, generation_s, recompute_s = self._native.timings
         usage = self.usage
         return Timings(
             ttft_s=ttft_s,
             prompt_tps=usage.prompt_tokens / ttft_s if ttft_s else None,
             generation_tps=(usage.completion_tokens - 1) / generation_s if generation_s else None,
+            recompute_s=recompute_s,
         )
 
     @property

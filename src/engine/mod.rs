@@ -5,10 +5,12 @@ pub mod cpu;
 mod device;
 mod native;
 mod original;
+mod regime;
 mod threads;
 mod weights;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use self::device::DeviceChoice;
 pub use self::threads::start as start_threads;
@@ -161,6 +163,15 @@ pub trait Sequence: Send {
 
     /// Goes back to the first `n_past` tokens; false where that is not possible, and nothing has changed then.
     fn rewind(&mut self, n_past: usize) -> bool;
+
+    /// Says that `n_tokens` in all will be there before logits are of interest: a long prompt in several steps is
+    /// then rotated with the factors it ends with, and need not be run twice ([`regime`]).
+    fn announce(&mut self, _n_tokens: usize) {}
+
+    /// Time that went into running tokens again because the sequence outgrew the original context of its model.
+    fn recomputed(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// Prompt tokens in one step: enough that a tile of weights is unpacked once for many tokens, and few enough
@@ -179,7 +190,7 @@ pub fn load(
 ) -> Result<Arc<dyn Engine>> {
     let device = options.device.open()?;
     let kind = match options.kind {
-        EngineKind::Auto if device.is_cpu() => EngineKind::Native,
+        EngineKind::Auto if device.is_cpu() && native::runs(gguf, config) => EngineKind::Native,
         EngineKind::Auto => EngineKind::Candle,
         kind => kind,
     };

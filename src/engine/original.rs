@@ -4,7 +4,7 @@
 //!
 //! It is the baseline of every benchmark and an oracle of the tests, for the files and lengths where it is
 //! right, and refuses the others: it fixes the rope base at 10000, rotates whole heads, wants an output matrix of its own and
-//! knows no sliding window.
+//! fused queries, keys and values, and knows no biases, no long rope and no sliding window.
 
 use std::collections::HashMap;
 use std::io::Cursor;
@@ -18,7 +18,7 @@ use super::{Engine, EngineKind, Interrupt, KvType, Sequence, cpu, device, thread
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::memory;
-use crate::model::{Config, ModelTensors};
+use crate::model::{Architecture, Config, ModelTensors, Norm};
 
 struct OriginalEngine {
     // Never run: a clone of a model that has run shares its KV storage, and the two overwrite each other.
@@ -45,8 +45,8 @@ pub(super) fn load(
 ) -> Result<Arc<dyn Engine>> {
     let right_up_to = config.sliding_window.unwrap_or(config.n_ctx);
     let n_ctx = n_ctx.unwrap_or(right_up_to);
-    refuse_what_it_gets_wrong(config, n_ctx, right_up_to)?;
     ModelTensors::locate(gguf, config)?;
+    let rms_eps = refuse_what_it_gets_wrong(gguf, config, n_ctx, right_up_to)?;
     interrupt()?;
 
     // The embedding is expanded to f32 whole.
@@ -74,14 +74,19 @@ pub(super) fn load(
             Ok((tensor.name.clone(), info))
         })
         .collect::<Result<HashMap<_, _>>>()?;
+    let mut files = gguf.files();
+    let (Some(file), None) = (files.next(), files.next()) else {
+        return Err(Error::Unsupported(
+            "the original engine reads one file, and this model is split into several; use engine=\"candle\"".into(),
+        ));
+    };
     let content = Content {
         magic: VersionedMagic::GgufV3,
-        metadata: metadata(config, n_ctx),
+        metadata: metadata(config, rms_eps, n_ctx),
         tensor_infos,
         tensor_data_offset: 0,
     };
-    let pristine =
-        ModelWeights::from_gguf(false, content, &mut Cursor::new(gguf.file_bytes()), &device)?;
+    let pristine = ModelWeights::from_gguf(false, content, &mut Cursor::new(file), &device)?;
     Ok(Arc::new(OriginalEngine {
         pristine,
         kv_bytes_per_token: config.kv_bytes_per_token(4),
@@ -91,11 +96,23 @@ pub(super) fn load(
     }))
 }
 
-fn refuse_what_it_gets_wrong(config: &Config, n_ctx: usize, right_up_to: usize) -> Result<()> {
+/// Gives the epsilon of RMSNorm, which every model that it gets right has.
+fn refuse_what_it_gets_wrong(
+    gguf: &Gguf,
+    config: &Config,
+    n_ctx: usize,
+    right_up_to: usize,
+) -> Result<f32> {
     let wrong = |what: String| {
         Err(Error::Unsupported(format!(
             "the original engine {what}; use engine=\"candle\""
         )))
+    };
+    let (Architecture::Phi3, Norm::Rms { eps }) = (config.architecture, config.norm) else {
+        return wrong(format!(
+            "runs `phi3` models, and this is a `{}`",
+            config.architecture.name()
+        ));
     };
     if config.rope.base != 10_000.0 {
         return wrong(format!(
@@ -109,19 +126,32 @@ fn refuse_what_it_gets_wrong(config: &Config, n_ctx: usize, right_up_to: usize) 
             config.head_dim, config.rope.dim
         ));
     }
+    if config.rope.long.is_some() {
+        return wrong("ignores this model's rope factors (long rope)".into());
+    }
     if config.tied_output {
         return wrong("needs an `output.weight`, which this model does not have".into());
+    }
+    if let Some(tensor) = gguf
+        .tensors()
+        .iter()
+        .find(|t| t.name.ends_with(".bias") || t.name.ends_with(".attn_q.weight"))
+    {
+        return wrong(format!(
+            "does not know the tensor `{}`, which this model has",
+            tensor.name
+        ));
     }
     if n_ctx > right_up_to {
         return wrong(format!(
             "ignores this model's sliding window and is right up to {right_up_to} tokens, n_ctx is {n_ctx}"
         ));
     }
-    Ok(())
+    Ok(eps)
 }
 
 /// The keys it reads, with the context cut to what is used: its KV is allocated whole.
-fn metadata(config: &Config, n_ctx: usize) -> HashMap<String, Value> {
+fn metadata(config: &Config, rms_eps: f32, n_ctx: usize) -> HashMap<String, Value> {
     let int = |n: usize| Value::U32(n as u32);
     [
         ("attention.head_count", int(config.n_heads)),
@@ -131,10 +161,7 @@ fn metadata(config: &Config, n_ctx: usize) -> HashMap<String, Value> {
         ("context_length", int(n_ctx)),
         ("feed_forward_length", int(config.d_ff)),
         ("rope.dimension_count", int(config.rope.dim)),
-        (
-            "attention.layer_norm_rms_epsilon",
-            Value::F32(config.rms_eps),
-        ),
+        ("attention.layer_norm_rms_epsilon", Value::F32(rms_eps)),
     ]
     .into_iter()
     .map(|(key, value)| (format!("phi3.{key}"), value))

@@ -1,4 +1,4 @@
-//! File -> Candle: the types it can hold, a tensor as a quantized matrix, and the CPUs it cannot run on.
+//! File -> Candle: the types it can hold (the others become f32), a tensor as a quantized matrix, and the CPUs it cannot run on.
 
 use std::borrow::Cow;
 
@@ -6,14 +6,11 @@ use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
 use candle_core::{Device, Tensor};
 
 use crate::error::{Error, Result};
-use crate::gguf::{GgmlType, Gguf, TensorInfo};
+use crate::gguf::{GgmlType, Gguf, TensorInfo, dequantize};
 
-/// Candle's name of a tensor type.
-///
-/// # Errors
-/// `Unsupported`, naming the tensor, for the types that Candle 0.11 has no blocks for.
-pub(super) fn dtype(tensor: &TensorInfo) -> Result<GgmlDType> {
-    Ok(match tensor.ty {
+/// Candle's name of a tensor type, or `None` for those that Candle 0.11 has no blocks for.
+fn held(ty: GgmlType) -> Option<GgmlDType> {
+    Some(match ty {
         GgmlType::F32 => GgmlDType::F32,
         GgmlType::F16 => GgmlDType::F16,
         GgmlType::BF16 => GgmlDType::BF16,
@@ -27,30 +24,40 @@ pub(super) fn dtype(tensor: &TensorInfo) -> Result<GgmlDType> {
         GgmlType::Q4_K => GgmlDType::Q4K,
         GgmlType::Q5_K => GgmlDType::Q5K,
         GgmlType::Q6_K => GgmlDType::Q6K,
-        other => {
-            return Err(Error::Unsupported(format!(
-                "tensor `{}` has type {}, which Candle cannot hold; supported: F32, F16, BF16, Q4_0, Q4_1, Q5_0, \
-                 Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K. Use a Q4_K_M file",
-                tensor.name,
-                other.name()
-            )));
-        }
+        _ => return None,
     })
 }
 
-/// Copies a tensor's blocks to `device`.
-pub(super) fn quantized(gguf: &Gguf, tensor: &TensorInfo, device: &Device) -> Result<QTensor> {
-    blocks(
-        gguf.bytes(tensor),
-        tensor.shape.clone(),
-        dtype(tensor)?,
-        device,
-    )
+/// Candle's name of a tensor's type.
+///
+/// # Errors
+/// `Unsupported`, naming the tensor, for the types that Candle has no blocks for.
+pub(super) fn dtype(tensor: &TensorInfo) -> Result<GgmlDType> {
+    held(tensor.ty).ok_or_else(|| {
+        Error::Unsupported(format!(
+            "tensor `{}` has type {}, which Candle cannot hold; supported: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, \
+             Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K. Use engine=\"candle\" or \"native\"",
+            tensor.name,
+            tensor.ty.name()
+        ))
+    })
 }
 
-fn blocks(bytes: &[u8], shape: Vec<usize>, dtype: GgmlDType, device: &Device) -> Result<QTensor> {
-    let storage = QStorage::from_data(Cow::Borrowed(bytes), device, dtype)?;
-    Ok(QTensor::new(storage, shape)?)
+/// Blocks of type `ty` on `device`; those that Candle cannot hold as f32.
+fn blocks(bytes: &[u8], shape: Vec<usize>, ty: GgmlType, device: &Device) -> Result<QTensor> {
+    if let Some(dtype) = held(ty) {
+        let storage = QStorage::from_data(Cow::Borrowed(bytes), device, dtype)?;
+        return Ok(QTensor::new(storage, shape)?);
+    }
+    let mut values = vec![0.0f32; shape.iter().product()];
+    dequantize(ty, bytes, &mut values);
+    let values = Tensor::from_vec(values, shape, device)?;
+    Ok(QTensor::quantize(&values, GgmlDType::F32)?)
+}
+
+/// Copies a tensor to `device`.
+fn quantized(gguf: &Gguf, tensor: &TensorInfo, device: &Device) -> Result<QTensor> {
+    blocks(gguf.bytes(tensor), tensor.shape.clone(), tensor.ty, device)
 }
 
 /// A matrix to multiply with, (outputs, inputs). Candle expands F16 and BF16 to f32.
@@ -86,7 +93,7 @@ pub(super) fn rows(
     let rows = blocks(
         &picked,
         vec![ids.len(), tensor.shape[1]],
-        dtype(tensor)?,
+        tensor.ty,
         &Device::Cpu,
     )?;
     Ok(rows.dequantize(&Device::Cpu)?.to_device(device)?)
@@ -99,7 +106,9 @@ pub(super) fn resident_bytes(tensor: &TensorInfo, device: &Device) -> u64 {
     let packs = device.is_cpu() && tensor.shape.len() == 2 && tensor.shape[0].is_multiple_of(16);
     match tensor.ty {
         // Expanded to f32.
-        GgmlType::F16 | GgmlType::BF16 => 2 * blocks,
+        ty if matches!(ty, GgmlType::F16 | GgmlType::BF16) || held(ty).is_none() => {
+            4 * tensor.n_elements() as u64
+        }
         // 16 rows of a block of 256: scales and mins become f32. With AMX the copy is larger still.
         GgmlType::Q4_K if packs => blocks + blocks * 3072 / 2304,
         GgmlType::Q6_K if packs => blocks + blocks * 152 / 100,

@@ -9,9 +9,9 @@ use super::stream::Stream;
 use super::turn::Turns;
 use crate::engine::{self, Engine, EngineOptions, Interrupt, Sequence};
 use crate::error::{Error, Result, bytes};
-use crate::gguf::Gguf;
-use crate::model::Config;
-use crate::text::{ChatTemplate, Message, Tokenizer};
+use crate::gguf::{Audit, Gguf};
+use crate::model::{self, Config};
+use crate::text::{self, ChatTemplate, Message, Tokenizer};
 
 /// What to load and how.
 #[derive(Debug, Clone)]
@@ -37,6 +37,8 @@ pub struct Model {
     template: Option<ChatTemplate>,
     /// What runs it.
     pub engine: Arc<dyn Engine>,
+    /// Which keys and tensors of the file are used, and which change nothing.
+    pub audit: Audit,
     pub(super) turns: Turns,
     pid: u32,
 }
@@ -53,6 +55,8 @@ impl Model {
         };
         check_vocabulary(&tokenizer, &config, options.tokenizer.as_deref())
             .map_err(|e| e.in_file(path))?;
+        let audit =
+            audit(&gguf, &config, options.tokenizer.is_some()).map_err(|e| e.in_file(path))?;
         let template =
             ChatTemplate::from_gguf(&gguf.metadata, &tokenizer).map_err(|e| e.in_file(path))?;
         let engine = engine::load(&gguf, &config, &options.engine, interrupt)
@@ -63,6 +67,7 @@ impl Model {
             tokenizer: Arc::new(tokenizer),
             template,
             engine,
+            audit,
             turns: Turns::default(),
             pid: std::process::id(),
         }))
@@ -167,6 +172,12 @@ impl Error {
     }
 }
 
+fn audit(gguf: &Gguf, config: &Config, tokenizer_json: bool) -> Result<Audit> {
+    let mut audit = model::audit(gguf, config)?;
+    audit.extend(text::audit(&gguf.metadata, tokenizer_json)?);
+    Ok(audit)
+}
+
 /// A vocabulary of the file is as large as the embedding; a tokenizer.json may leave padding rows unnamed.
 fn check_vocabulary(tokenizer: &Tokenizer, config: &Config, json: Option<&Path>) -> Result<()> {
     let (found, rows) = (tokenizer.vocab_size(), config.n_vocab);
@@ -189,7 +200,7 @@ impl std::fmt::Debug for Model {
             "Model({}, {}, {})",
             self.gguf.path.display(),
             self.quantization(),
-            bytes(self.gguf.file_bytes().len() as u64)
+            bytes(self.gguf.n_bytes())
         )
     }
 }

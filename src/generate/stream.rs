@@ -71,6 +71,9 @@ pub struct Timings {
     pub ttft: Option<Duration>,
     /// From the first token to the last.
     pub generation: Option<Duration>,
+    /// Part of it that went into running the tokens again when the sequence outgrew the original context of a model
+    /// with long rope.
+    pub recomputed: Duration,
 }
 
 /// One generation in progress. Dropping it frees its KV.
@@ -101,6 +104,7 @@ pub struct Stream {
     started: Option<Instant>,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
+    recomputed: Duration,
 }
 
 impl Stream {
@@ -129,6 +133,7 @@ impl Stream {
             started: None,
             first_token: None,
             last_token: None,
+            recomputed: Duration::ZERO,
             model,
             request,
         })
@@ -225,7 +230,11 @@ impl Stream {
         // Taken out for the step: after an error or a panic it is half-way between two tokens, and gone.
         let mut sequence = match self.sequence.take() {
             Some(sequence) => sequence,
-            None if self.n_prefilled == 0 => self.model.engine.sequence()?,
+            None if self.n_prefilled == 0 => {
+                let mut sequence = self.model.engine.sequence()?;
+                sequence.announce(self.prompt.len());
+                sequence
+            }
             None => return Err(Error::Engine("this stream broke in an earlier step".into())),
         };
         self.model.step(
@@ -235,6 +244,7 @@ impl Stream {
             &mut self.logits,
             interrupt,
         )?;
+        self.recomputed = sequence.recomputed();
         self.sequence = Some(sequence);
         Ok(())
     }
@@ -330,6 +340,7 @@ impl Stream {
         Timings {
             ttft: between(self.started, self.first_token),
             generation: between(self.first_token, self.last_token),
+            recomputed: self.recomputed,
         }
     }
 

@@ -46,6 +46,19 @@ impl Value {
     }
 }
 
+/// The value as a person would write it; of an array only what it holds.
+impl std::fmt::Display for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Int(n) => write!(f, "{n}"),
+            Self::Float(x) => write!(f, "{x}"),
+            Self::Bool(b) => write!(f, "{b}"),
+            Self::Str(s) => write!(f, "{:?}", s.chars().take(64).collect::<String>()),
+            Self::Array(_) => f.write_str(self.kind()),
+        }
+    }
+}
+
 /// The key-value pairs of a file, in the file's order.
 #[derive(Debug, Clone, Default)]
 pub struct Metadata {

@@ -1,10 +1,7 @@
 //! The parser: header, metadata, tensor table, each checked against the file before it is believed.
 
-use std::collections::HashMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 
-use super::data::Data;
 use super::metadata::{Array, Metadata, Value};
 use super::types::GgmlType;
 use crate::error::{Error, Result};
@@ -24,7 +21,9 @@ pub struct TensorInfo {
     pub shape: Vec<usize>,
     /// How the elements are stored.
     pub ty: GgmlType,
-    range: Range<usize>,
+    // Which file of a split model, and where in it
+    pub(super) part: usize,
+    pub(super) range: Range<usize>,
 }
 
 impl TensorInfo {
@@ -39,79 +38,8 @@ impl TensorInfo {
     }
 }
 
-/// An open, validated GGUF file.
-#[derive(Debug)]
-pub struct Gguf {
-    /// Where it was opened.
-    pub path: PathBuf,
-    /// The key-value pairs.
-    pub metadata: Metadata,
-    tensors: Vec<TensorInfo>,
-    index: HashMap<String, usize>,
-    data: Data,
-}
-
-impl Gguf {
-    /// Opens and validates `path`; `mmap` as in [`Data::open`].
-    pub fn open(path: &Path, mmap: bool) -> Result<Self> {
-        let data = Data::open(path, mmap)?;
-        let (metadata, tensors) = parse(&data).map_err(|e| in_file(e, path))?;
-        let index = tensors
-            .iter()
-            .enumerate()
-            .map(|(i, t)| (t.name.clone(), i))
-            .collect();
-        Ok(Self {
-            path: path.to_path_buf(),
-            metadata,
-            tensors,
-            index,
-            data,
-        })
-    }
-
-    /// All tensors, in the file's order.
-    pub fn tensors(&self) -> &[TensorInfo] {
-        &self.tensors
-    }
-
-    /// The tensor called `name`.
-    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
-        self.index.get(name).map(|&i| &self.tensors[i])
-    }
-
-    /// The bytes of a tensor of this file.
-    pub fn bytes(&self, tensor: &TensorInfo) -> &[u8] {
-        &self.data[tensor.range.clone()]
-    }
-
-    /// Says that a tensor's bytes will not be read again soon: their memory is free for others.
-    pub fn release(&self, tensor: &TensorInfo) {
-        self.data.release(tensor.range.clone());
-    }
-
-    /// Where a tensor of this file begins, in bytes from the start of the file.
-    pub fn offset(&self, tensor: &TensorInfo) -> usize {
-        tensor.range.start
-    }
-
-    /// The whole file.
-    pub fn file_bytes(&self) -> &[u8] {
-        &self.data
-    }
-}
-
-/// Names the file in a format error.
-fn in_file(error: Error, path: &Path) -> Error {
-    match error {
-        Error::ModelFormat(m) => Error::ModelFormat(format!("`{}`: {m}", path.display())),
-        Error::Unsupported(m) => Error::Unsupported(format!("`{}`: {m}", path.display())),
-        other => other,
-    }
-}
-
-/// Parses the header of a whole file. Separate from [`Gguf::open`] so that tests and fuzzers can hand it bytes.
-fn parse(data: &[u8]) -> Result<(Metadata, Vec<TensorInfo>)> {
+/// Parses the header of a whole file. Separate from [`super::Gguf::open`] so that tests and fuzzers can hand it bytes.
+pub(super) fn parse(data: &[u8]) -> Result<(Metadata, Vec<TensorInfo>)> {
     let mut r = Reader { data, at: 0 };
     let magic = r.take(4, "the magic number")?;
     if magic != b"GGUF" {
@@ -245,6 +173,7 @@ fn place(
                 shape: dims.iter().rev().map(|&d| d as usize).collect(),
                 name,
                 ty,
+                part: 0,
                 range: begin..end as usize,
             })
         }

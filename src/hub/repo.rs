@@ -1,6 +1,7 @@
 //! What a user calls a model on the hub, and which of a repository's files it is.
 
 use crate::error::{Error, Result, bytes};
+pub(super) use crate::gguf::part_names as parts;
 
 /// A repository, and the quantization named after it (`owner/name:Q5_K_M`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,29 +80,6 @@ pub(super) fn is_commit(revision: &str) -> bool {
         && revision
             .bytes()
             .all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase())
-}
-
-/// All files of the model that `name` is (a part of): `m-00002-of-00003.gguf` gives three names.
-pub(super) fn parts(name: &str) -> Vec<String> {
-    let Some((prefix, count)) = split_name(name) else {
-        return vec![name.to_owned()];
-    };
-    (1..=count)
-        .map(|i| format!("{prefix}-{i:05}-of-{count:05}.gguf"))
-        .collect()
-}
-
-/// The prefix and the count of a split file's name.
-fn split_name(name: &str) -> Option<(&str, u32)> {
-    let stem = name.strip_suffix(".gguf")?;
-    let (rest, count) = stem.rsplit_once("-of-")?;
-    let (prefix, index) = rest.rsplit_once('-')?;
-    let number = |digits: &str| {
-        let five = digits.len() == 5 && digits.bytes().all(|b| b.is_ascii_digit());
-        five.then(|| digits.parse::<u32>().ok()).flatten()
-    };
-    let (index, count) = (number(index)?, number(count)?);
-    (index >= 1 && index <= count).then_some((prefix, count))
 }
 
 /// The models among `files`: a split one is its first part with the size of all of them.

@@ -1,26 +1,62 @@
 //! Where each weight of the model lies in the file: every tensor found, its shape checked, none left over.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 
-use super::config::Config;
+use super::config::{Architecture, Config, Norm};
+use super::keys::Keys;
 use crate::error::{Error, Result};
-use crate::gguf::{GgmlType, Gguf, TensorInfo};
+use crate::gguf::{Audit, GgmlType, Gguf, TensorInfo};
 
-/// The tensors of one block. Matrices are (outputs, inputs).
+/// `x @ weight^T + bias`.
+#[derive(Debug, Clone, Copy)]
+pub struct LinearTensors<'a> {
+    /// (outputs, inputs)
+    pub weight: &'a TensorInfo,
+    /// (outputs) F32, F16 or BF16
+    pub bias: Option<&'a TensorInfo>,
+}
+
+/// A norm over the last dimension.
+#[derive(Debug, Clone, Copy)]
+pub struct NormTensors<'a> {
+    /// (d_model) F32, F16 or BF16
+    pub weight: &'a TensorInfo,
+    /// (d_model), there where [`Config::norm`] is [`Norm::Layer`] and only there.
+    pub bias: Option<&'a TensorInfo>,
+}
+
+/// The projection to queries, keys and values.
+#[derive(Debug, Clone, Copy)]
+pub enum QkvTensors<'a> {
+    /// (d_qkv, d_model): queries, then keys, then values.
+    Fused(LinearTensors<'a>),
+    /// Three matrices.
+    Split {
+        /// (d_q, d_model)
+        q: LinearTensors<'a>,
+        /// (d_kv, d_model)
+        k: LinearTensors<'a>,
+        /// (d_kv, d_model)
+        v: LinearTensors<'a>,
+    },
+}
+
+/// The tensors of one block.
 #[derive(Debug)]
 pub struct LayerTensors<'a> {
-    /// (d_model) RMSNorm before attention.
-    pub attn_norm: &'a TensorInfo,
-    /// (d_qkv, d_model): queries, then keys, then values.
-    pub attn_qkv: &'a TensorInfo,
-    /// (d_model, n_heads * head_dim)
-    pub attn_output: &'a TensorInfo,
-    /// (d_model) RMSNorm before the feed-forward layer.
-    pub ffn_norm: &'a TensorInfo,
-    /// (2 * d_ff, d_model): the gate, then the values.
-    pub ffn_up: &'a TensorInfo,
+    /// Before attention, and in a parallel block before both halves.
+    pub attn_norm: NormTensors<'a>,
+    /// To queries, keys and values.
+    pub qkv: QkvTensors<'a>,
+    /// (d_model, d_q)
+    pub attn_output: LinearTensors<'a>,
+    /// Before the feed-forward layer; none in a parallel block.
+    pub ffn_norm: Option<NormTensors<'a>>,
+    /// (d_ffn_up, d_model): with a gate, first the gate, then the values.
+    pub ffn_up: LinearTensors<'a>,
     /// (d_model, d_ff)
-    pub ffn_down: &'a TensorInfo,
+    pub ffn_down: LinearTensors<'a>,
 }
 
 /// All tensors of the model.
@@ -30,10 +66,10 @@ pub struct ModelTensors<'a> {
     pub token_embd: &'a TensorInfo,
     /// The blocks, in order.
     pub layers: Vec<LayerTensors<'a>>,
-    /// (d_model)
-    pub output_norm: &'a TensorInfo,
-    /// (n_vocab, d_model); `token_embd` where the output is tied.
-    pub output: &'a TensorInfo,
+    /// After the last block.
+    pub output_norm: NormTensors<'a>,
+    /// (n_vocab, d_model); the weight is `token_embd` where the output is tied.
+    pub output: LinearTensors<'a>,
 }
 
 impl<'a> ModelTensors<'a> {
@@ -42,47 +78,34 @@ impl<'a> ModelTensors<'a> {
     /// # Errors
     /// `ModelFormat` for a missing tensor or a wrong shape; `Unsupported` for a tensor that nothing here uses.
     pub fn locate(gguf: &'a Gguf, config: &Config) -> Result<Self> {
-        let mut seen = HashSet::new();
-        let mut find = |name: String, shape: &[usize]| -> Result<&'a TensorInfo> {
-            let tensor = gguf.tensor(&name).ok_or_else(|| {
-                Error::ModelFormat(match name.strip_suffix("attn_qkv.weight") {
-                    Some(block) if gguf.tensor(&format!("{block}attn_q.weight")).is_some() => {
-                        format!("tensor `{name}` is missing: split query, key and value matrices are not supported yet")
-                    }
-                    _ => format!("tensor `{name}` is missing"),
-                })
-            })?;
-            if tensor.shape != shape {
-                return Err(Error::ModelFormat(format!(
-                    "tensor `{name}` has shape {:?}, expected {shape:?}",
-                    tensor.shape
-                )));
-            }
-            seen.insert(name);
-            Ok(tensor)
+        let finder = Finder {
+            gguf,
+            config,
+            seen: RefCell::default(),
         };
-        let (d, ff) = (config.d_model, config.d_ff);
-        let token_embd = find("token_embd.weight".into(), &[config.n_vocab, d])?;
+        let d = config.d_model;
+        let vocab = [config.n_vocab, d];
+        let token_embd = finder.tensor("token_embd.weight", &vocab)?;
         let layers = (0..config.n_layers)
-            .map(|i| {
-                let mut block =
-                    |name: &str, shape: &[usize]| find(format!("blk.{i}.{name}.weight"), shape);
-                Ok(LayerTensors {
-                    attn_norm: plain(block("attn_norm", &[d])?)?,
-                    attn_qkv: block("attn_qkv", &[config.d_qkv(), d])?,
-                    attn_output: block("attn_output", &[d, config.n_heads * config.head_dim])?,
-                    ffn_norm: plain(block("ffn_norm", &[d])?)?,
-                    ffn_up: block("ffn_up", &[2 * ff, d])?,
-                    ffn_down: block("ffn_down", &[d, ff])?,
-                })
-            })
+            .map(|i| finder.layer(i))
             .collect::<Result<_>>()?;
-        let output_norm = plain(find("output_norm.weight".into(), &[d])?)?;
+        let output_norm = finder.norm("output_norm")?;
         let output = if config.tied_output {
-            token_embd
+            LinearTensors {
+                weight: token_embd,
+                bias: finder.bias("output", config.n_vocab)?,
+            }
         } else {
-            find("output.weight".into(), &[config.n_vocab, d])?
+            finder.linear("output", vocab)?
         };
+        if config.rope.long.is_some() {
+            // Read with the configuration.
+            for length in ["long", "short"] {
+                let name = format!("rope_factors_{length}.weight");
+                finder.tensor(&name, &[config.rope.dim / 2])?;
+            }
+        }
+        let seen = finder.seen.into_inner();
         if let Some(extra) = gguf.tensors().iter().find(|t| !seen.contains(&t.name)) {
             return Err(Error::Unsupported(format!(
                 "tensor `{}` is not part of the model that the metadata describes ({} layers), and may change the \
@@ -99,7 +122,103 @@ impl<'a> ModelTensors<'a> {
     }
 }
 
-/// Norms are stored plainly in every file; a quantized one is a sign of damage.
+/// What the model takes from the file: the keys under its architecture's name, and the tensors.
+///
+/// # Errors
+/// Those of [`Config::from_gguf`] and [`ModelTensors::locate`].
+pub fn audit(gguf: &Gguf, config: &Config) -> Result<Audit> {
+    let mut audit = Keys::new(&gguf.metadata, config.architecture).audit()?;
+    // An error for every tensor that is not used.
+    ModelTensors::locate(gguf, config)?;
+    for tensor in gguf.tensors() {
+        audit.use_tensor(&tensor.name);
+    }
+    Ok(audit)
+}
+
+struct Finder<'a, 'c> {
+    gguf: &'a Gguf,
+    config: &'c Config,
+    seen: RefCell<HashSet<String>>,
+}
+
+impl<'a> Finder<'a, '_> {
+    fn layer(&self, i: usize) -> Result<LayerTensors<'a>> {
+        let c = self.config;
+        let name = |part: &str| format!("blk.{i}.{part}");
+        let has = |part: &str| {
+            self.gguf
+                .tensor(&format!("blk.{i}.{part}.weight"))
+                .is_some()
+        };
+        let split = !has("attn_qkv") && has("attn_q");
+        Ok(LayerTensors {
+            attn_norm: self.norm(&name("attn_norm"))?,
+            qkv: if split {
+                QkvTensors::Split {
+                    q: self.linear(&name("attn_q"), [c.d_q(), c.d_model])?,
+                    k: self.linear(&name("attn_k"), [c.d_kv(), c.d_model])?,
+                    v: self.linear(&name("attn_v"), [c.d_kv(), c.d_model])?,
+                }
+            } else {
+                QkvTensors::Fused(self.linear(&name("attn_qkv"), [c.d_qkv(), c.d_model])?)
+            },
+            attn_output: self.linear(&name("attn_output"), [c.d_model, c.d_q()])?,
+            ffn_norm: if c.parallel_block {
+                None
+            } else {
+                Some(self.norm(&name("ffn_norm"))?)
+            },
+            ffn_up: self.linear(&name("ffn_up"), [c.d_ffn_up(), c.d_model])?,
+            ffn_down: self.linear(&name("ffn_down"), [c.d_model, c.d_ff])?,
+        })
+    }
+
+    fn linear(&self, name: &str, shape: [usize; 2]) -> Result<LinearTensors<'a>> {
+        Ok(LinearTensors {
+            weight: self.tensor(&format!("{name}.weight"), &shape)?,
+            bias: self.bias(name, shape[0])?,
+        })
+    }
+
+    /// Every matrix of Phi-2 has one; in a Phi-3 it is used where the file has it.
+    fn bias(&self, name: &str, n: usize) -> Result<Option<&'a TensorInfo>> {
+        let name = format!("{name}.bias");
+        let wanted = self.config.architecture == Architecture::Phi2;
+        if !wanted && self.gguf.tensor(&name).is_none() {
+            return Ok(None);
+        }
+        Ok(Some(plain(self.tensor(&name, &[n])?)?))
+    }
+
+    fn norm(&self, name: &str) -> Result<NormTensors<'a>> {
+        let shape = [self.config.d_model];
+        Ok(NormTensors {
+            weight: plain(self.tensor(&format!("{name}.weight"), &shape)?)?,
+            bias: match self.config.norm {
+                Norm::Rms { .. } => None,
+                Norm::Layer { .. } => Some(plain(self.tensor(&format!("{name}.bias"), &shape)?)?),
+            },
+        })
+    }
+
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<&'a TensorInfo> {
+        let tensor = self
+            .gguf
+            .tensor(name)
+            .ok_or_else(|| Error::ModelFormat(format!("tensor `{name}` is missing")))?;
+        if tensor.shape != shape {
+            return Err(Error::ModelFormat(format!(
+                "tensor `{name}` has shape {:?}, expected {shape:?}",
+                tensor.shape
+            )));
+        }
+        self.seen.borrow_mut().insert(name.to_owned());
+        Ok(tensor)
+    }
+}
+
+/// Norms and biases are stored plainly in every file; a quantized one is a sign of damage.
 fn plain(tensor: &TensorInfo) -> Result<&TensorInfo> {
     match tensor.ty {
         GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 => Ok(tensor),

@@ -164,7 +164,7 @@ impl Generator {
         info.set_item("n_threads", model.engine.n_threads())?;
         info.set_item("isa", model.engine.isa())?;
         info.set_item("kv_type", model.engine.kv_type().name())?;
-        info.set_item("file_bytes", model.gguf.file_bytes().len())?;
+        info.set_item("file_bytes", model.gguf.n_bytes())?;
         info.set_item("weight_bytes", model.engine.weight_bytes())?;
         info.set_item("kv_bytes_per_token", model.engine.kv_bytes_per_token())?;
         info.set_item("chat_template", general("tokenizer.chat_template"))?;
@@ -174,6 +174,10 @@ impl Generator {
             .strs("candlewick.demo.topics")
             .ok()
             .flatten();
+        let audit = PyDict::new(py);
+        audit.set_item("used", &model.audit.used)?;
+        audit.set_item("harmless", &model.audit.harmless)?;
+        info.set_item("audit", audit)?;
         info.set_item("topics", topics.map(<[String]>::to_vec))?;
         Ok(info)
     }

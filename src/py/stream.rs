@@ -186,13 +186,14 @@ impl Stream {
         )
     }
 
-    /// (ttft_s, generation_s), each `None` until it is known.
+    /// (ttft_s, generation_s, recompute_s), the first two `None` until they are known.
     #[getter]
-    fn timings(&self) -> (Option<f64>, Option<f64>) {
+    fn timings(&self) -> (Option<f64>, Option<f64>, f64) {
         let timings = self.view().timings;
         (
             timings.ttft.map(|d| d.as_secs_f64()),
             timings.generation.map(|d| d.as_secs_f64()),
+            timings.recomputed.as_secs_f64(),
         )
     }
 

@@ -43,6 +43,7 @@ impl Ends {
         let mut eos: Vec<u32> = [
             id_key(metadata, "tokenizer.ggml.eos_token_id", n)?.or_else(|| named(2, "</s>")),
             id_key(metadata, "tokenizer.ggml.eot_token_id", n)?,
+            id_key(metadata, "tokenizer.ggml.eom_token_id", n)?,
         ]
         .into_iter()
         .flatten()

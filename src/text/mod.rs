@@ -10,6 +10,7 @@ mod detokenizer;
 mod dialect;
 mod ends;
 mod json;
+mod keys;
 mod merge;
 mod pieces;
 mod prompt;
@@ -23,6 +24,7 @@ mod tokenizer;
 mod vocab;
 
 pub use detokenizer::Detokenizer;
+pub use keys::audit;
 pub use stop::{StopStrings, Stopped};
 pub use template::{ChatTemplate, Message, PHI3_TEMPLATE};
 pub use tokenizer::Tokenizer;

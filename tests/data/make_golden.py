@@ -1,6 +1,6 @@
-"""Make the golden logits in `golden/`: small random phi3 models, run by transformers.
+"""Make the golden logits in `golden/`: small random phi3 and phi2 models, run by transformers.
 
-    python tests/data/make_golden.py            # needs torch, transformers 4.57, numpy, gguf
+    python tests/data/make_golden.py [NAME ...]     # needs torch, transformers 4.57, numpy, gguf
 
 For each model NAME there is `golden/NAME.gguf` and `golden/NAME.npz` (no pickle), which holds for the prompt
 lengths L of `prompts`:
@@ -50,7 +50,8 @@ from unittest import mock
 
 import numpy as np
 import torch
-from transformers import DynamicCache, Phi3Config, Phi3ForCausalLM
+from transformers import DynamicCache, Phi3Config, Phi3ForCausalLM, PhiConfig, PhiForCausalLM
+from transformers.models.phi import modeling_phi
 from transformers.models.phi3 import modeling_phi3
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,7 +80,13 @@ class Model:
     embed_std: float = 1.0
     prompts: tuple[int, ...] = (1, 7, 300)
     mistakes: dict[str, Any] = field(default_factory=dict)
+    phi2: bool = False
+    biases: bool = False
+    """Biases on queries, keys, values and output, which transformers' Phi-3 has no option for."""
+    split_qkv: bool | None = None
 
+
+Net = Phi3ForCausalLM | PhiForCausalLM
 
 SHORT = [1.0 + 0.1 * i for i in range(8)]
 LONG = [2.0 + 3.0 * i for i in range(8)]
@@ -115,6 +122,7 @@ MODELS = [
         ("F16",),
         "a sliding window of 64 keys, the own one among them",
         {"sliding_window": 64, "num_key_value_heads": 2},
+        prompts=(1, 7, 300, 63, 64, 65),
         mistakes={
             "window one longer": {"sliding_window": 65},
             "window one shorter": {"sliding_window": 63},
@@ -148,12 +156,79 @@ MODELS = [
             "long factors only": longrope(LONG, LONG),
         },
     ),
+    Model(
+        "stretched",
+        ("F16",),
+        "all that Phi-4-mini has: long rope with 64 original positions, 12 of 16 dimensions rotated, grouped heads, "
+        "tied output; prompts on both sides of the boundary and on it",
+        longrope(SHORT[:6], LONG[:6])
+        | {
+            "original_max_position_embeddings": 64,
+            "partial_rotary_factor": 0.75,
+            "num_key_value_heads": 2,
+            "tie_word_embeddings": True,
+        },
+        embed_std=0.25,
+        prompts=(1, 63, 64, 65, 150),
+        mistakes={
+            "no attention factor": "no_attn_factor",
+            "short factors only": longrope(SHORT[:6], SHORT[:6]),
+            "long factors only": longrope(LONG[:6], LONG[:6]),
+            "the boundary one later": {"original_max_position_embeddings": 65},
+        },
+    ),
+    Model(
+        "split",
+        ("F16",),
+        "attn_q, attn_k and attn_v with biases, 2 key heads for 4, a bias on the attention's output",
+        {"num_key_value_heads": 2},
+        biases=True,
+        split_qkv=True,
+        mistakes=COMMON | {"no biases": "no_biases", "heads grouped the other way round": "tile"},
+    ),
+    Model(
+        "phi2",
+        ("F16",),
+        "LayerNorm and biases, attention and feed-forward layer side by side, GELU, 6 of 16 dimensions rotated, an "
+        "epsilon of 1e-2",
+        {"layer_norm_eps": 1e-2, "partial_rotary_factor": 0.4},
+        embed_std=0.5,
+        phi2=True,
+        prompts=(1, 7, 200),
+        mistakes={
+            "the whole head rotated": {"partial_rotary_factor": 1.0},
+            "epsilon": {"layer_norm_eps": 1e-5},
+            "no biases": "no_biases",
+            "one after the other": "sequential",
+            "means not taken out": "no_means",
+            "silu": {"hidden_act": "silu"},
+        },
+    ),
+    Model(
+        "phi2-fused",
+        ("F16",),
+        "as phi2, with attn_qkv",
+        {"partial_rotary_factor": 0.5},
+        phi2=True,
+        split_qkv=False,
+        prompts=(1, 7, 100),
+        mistakes={"the whole head rotated": {"partial_rotary_factor": 1.0}, "no biases": "no_biases"},
+    ),
 ]
 
 
-def build(model: Model, seed: int) -> Phi3ForCausalLM:
+def with_biases(net: Net) -> Net:
+    """The model with a bias on queries, keys, values and output."""
+    for layer in net.model.layers:
+        for name in ("qkv_proj", "o_proj"):
+            old = getattr(layer.self_attn, name)
+            setattr(layer.self_attn, name, torch.nn.Linear(old.in_features, old.out_features))
+    return net
+
+
+def build(model: Model, seed: int) -> Net:
     """A random model in float32, its matrices so wide that scores and logits have a std around 2."""
-    config = Phi3Config(
+    config = (PhiConfig if model.phi2 else Phi3Config)(
         **{
             "vocab_size": len(VOCAB),
             "hidden_size": 64,
@@ -161,7 +236,7 @@ def build(model: Model, seed: int) -> Phi3ForCausalLM:
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "max_position_embeddings": 512,
-            "original_max_position_embeddings": 512,
+            **({} if model.phi2 else {"original_max_position_embeddings": 512}),
             "bos_token_id": 1,
             "eos_token_id": VOCAB.eos_id,
             "pad_token_id": VOCAB.pad_id,
@@ -169,13 +244,18 @@ def build(model: Model, seed: int) -> Phi3ForCausalLM:
             **model.config,
         }
     )
-    net = Phi3ForCausalLM(config).eval()
+    net = (PhiForCausalLM if model.phi2 else Phi3ForCausalLM)(config).eval()
+    if model.biases:
+        with_biases(net)
     generator = torch.Generator().manual_seed(seed)
     gains = {"qkv_proj": 1.4, "o_proj": 1.4, "gate_up_proj": 1.2, "down_proj": 1.2, "lm_head": 2.0}
+    gains |= {"q_proj": 1.4, "k_proj": 1.4, "v_proj": 1.4, "dense": 1.4, "fc1": 1.2, "fc2": 1.6}
     with torch.no_grad():
         for name, weight in net.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
-            if "norm" in name:
+            if name.endswith("bias"):
+                weight.copy_(0.3 * noise)
+            elif "norm" in name:
                 weight.copy_(1.0 + 0.3 * noise)
             elif "embed_tokens" in name:
                 weight.copy_(model.embed_std * noise)
@@ -185,13 +265,13 @@ def build(model: Model, seed: int) -> Phi3ForCausalLM:
 
 
 @torch.no_grad()
-def logits_of(net: Phi3ForCausalLM, ids: torch.Tensor) -> torch.Tensor:
+def logits_of(net: Net, ids: torch.Tensor) -> torch.Tensor:
     """ids (batch, seq) -> logits (batch, vocab) at the last position, by one pass without a cache."""
     return net(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1]
 
 
 @torch.no_grad()
-def greedy_cached(net: Phi3ForCausalLM, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def greedy_cached(net: Net, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """ids (batch, seq) -> greedy ids (batch, GREEDY), logits of steps 0..GREEDY (batch, steps, vocab)."""
     original = net.config.original_max_position_embeddings if net.config.rope_scaling else None
     cache = DynamicCache(config=net.config)
@@ -215,7 +295,7 @@ def margins_of(logits: torch.Tensor) -> torch.Tensor:
     return top[..., 0] - top[..., 1]
 
 
-def choose_prompt(net: Phi3ForCausalLM, length: int, rng: np.random.Generator) -> np.ndarray:
+def choose_prompt(net: Net, length: int, rng: np.random.Generator) -> np.ndarray:
     """The prompt, out of many random ones, whose greedy path has the widest smallest margin."""
     count = {1: len(VOCAB), 7: 1500}.get(length, 192)
     candidates = rng.integers(0, len(VOCAB), size=(count, length))
@@ -247,14 +327,29 @@ def interleaved_rope(q: Any, k: Any, cos: Any, sin: Any) -> tuple[torch.Tensor, 
     return turn(q), turn(k)
 
 
+def sequential(layer: Any, hidden_states: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor]:
+    """A block of Phi-2 whose feed-forward layer sees what the attention gave."""
+    attended, _ = layer.self_attn(hidden_states=layer.input_layernorm(hidden_states), **kwargs)
+    hidden_states = hidden_states + attended
+    return (hidden_states + layer.mlp(layer.input_layernorm(hidden_states)),)
+
+
+def no_means(norm: torch.nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
+    """RMSNorm in place of LayerNorm."""
+    return x / (x.pow(2).mean(-1, keepdim=True) + norm.eps).sqrt() * norm.weight + norm.bias
+
+
 @contextlib.contextmanager
-def mistaken(net: Phi3ForCausalLM, mistake: Any) -> Iterator[Phi3ForCausalLM]:
+def mistaken(net: Net, mistake: Any) -> Iterator[Net]:
     """A copy of the model that makes one mistake: other configuration values, or one of the named ones."""
     if isinstance(mistake, dict):
         config = copy.deepcopy(net.config)
         for key, value in mistake.items():
             setattr(config, key, value)
-        wrong = Phi3ForCausalLM._from_config(config, attn_implementation="eager").eval().double()
+        wrong = type(net)._from_config(config, attn_implementation="eager").eval()
+        if "model.layers.0.self_attn.o_proj.bias" in net.state_dict():
+            with_biases(wrong)
+        wrong = wrong.double()
         wrong.load_state_dict(net.state_dict())
         yield wrong
         return
@@ -266,6 +361,15 @@ def mistaken(net: Phi3ForCausalLM, mistake: Any) -> Iterator[Phi3ForCausalLM]:
             weight.data = torch.cat(weight.data.chunk(2)[::-1])
     elif mistake == "no_attn_factor":
         wrong.model.rotary_emb.attention_scaling = 1.0
+    elif mistake == "no_biases":
+        with torch.no_grad():
+            for name, weight in wrong.named_parameters():
+                if name.endswith("bias"):
+                    weight.zero_()
+    elif mistake == "sequential":
+        patch = mock.patch.object(modeling_phi.PhiDecoderLayer, "forward", sequential)
+    elif mistake == "no_means":
+        patch = mock.patch.object(torch.nn.LayerNorm, "forward", no_means)
     elif mistake == "interleave":
         patch = mock.patch.object(modeling_phi3, "apply_rotary_pos_emb", interleaved_rope)
     elif mistake == "tile":
@@ -282,10 +386,17 @@ def make(model: Model, dtype: str, seed: int) -> dict[str, Any]:
     net = build(model, seed)
     if dtype == "F16":
         with torch.no_grad():
-            for key, weight in net.named_parameters():
-                if "norm" not in key:
+            for weight in net.parameters():
+                if weight.ndim > 1:
                     weight.copy_(weight.half().float())
-    write_gguf(GOLDEN / f"{name}.gguf", net, VOCAB, dtype=dtype, name=f"Phi-3 golden {name}")
+    write_gguf(
+        GOLDEN / f"{name}.gguf",
+        net,
+        VOCAB,
+        dtype=dtype,
+        split_qkv=model.split_qkv,
+        name=f"{'Phi-2' if model.phi2 else 'Phi-3'} golden {name}",
+    )
     single, net = net, copy.deepcopy(net).double()
     rng = np.random.default_rng(seed)
     arrays: dict[str, np.ndarray] = {
@@ -326,13 +437,17 @@ def make(model: Model, dtype: str, seed: int) -> dict[str, Any]:
 def main() -> None:
     torch.set_num_threads(1)
     GOLDEN.mkdir(exist_ok=True)
-    index = {}
+    only = set(sys.argv[1:])
+    path = GOLDEN / "models.json"
+    index = json.loads(path.read_text()) if only else {}
     for i, model in enumerate(MODELS):
+        if only and model.name not in only:
+            continue
         for dtype in model.dtypes:
             name = f"{model.name}-{dtype.lower()}"
             index[name] = make(model, dtype, seed=100 + i)
             print(name, json.dumps(index[name], indent=1))
-    (GOLDEN / "models.json").write_text(json.dumps(index, indent=1) + "\n")
+    path.write_text(json.dumps(index, indent=1) + "\n")
 
 
 if __name__ == "__main__":

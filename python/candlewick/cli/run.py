@@ -76,4 +76,6 @@ def _stats(stream: TextStream) -> str:
     parts.append(f"{usage.completion_tokens} tokens written")
     if timings.generation_tps:
         parts[-1] += f", {timings.generation_tps:.1f} a second"
+    if timings.recompute_s:
+        parts.append(f"all tokens read again past the original context in {timings.recompute_s:.2f} s")
     return "; ".join([*parts, f"seed {stream.seed}"])

@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use self::cache::Cache;
 use self::weights::{Layer, Weights};
+use super::regime::{Regimes, Restart};
 use super::{Engine, EngineKind, Interrupt, KvType, Sequence};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::kernels::{Activations, Compute, Heads, Isa, KvFormat, PageLayout};
-use crate::model::{Config, Rope};
+use crate::model::{Config, ModelTensors, Regime, Rope};
 
 struct Shared {
     config: Config,
@@ -47,6 +48,21 @@ struct NativeEngine(Arc<Shared>);
 struct NativeSequence {
     shared: Arc<Shared>,
     cache: Cache,
+    regime: Regime,
+}
+
+impl Shared {
+    fn cache(&self) -> Cache {
+        Cache::new(&self.config, self.heads, self.n_ctx)
+    }
+}
+
+/// Whether this engine runs the model; a file that is wrong is not for this to say.
+pub(super) fn runs(gguf: &Gguf, config: &Config) -> bool {
+    ModelTensors::locate(gguf, config)
+        .and_then(|tensors| weights::refuse_others(config, &tensors))
+        .inspect_err(|e| log::info!("{e}"))
+        .is_ok()
 }
 
 /// Copies the weights.
@@ -87,10 +103,12 @@ pub(super) fn load(
 
 impl Engine for NativeEngine {
     fn sequence(&self) -> Result<Box<dyn Sequence>> {
-        Ok(Box::new(NativeSequence {
-            cache: Cache::new(&self.0.config, self.0.heads, self.0.n_ctx),
+        let sequence = NativeSequence {
+            cache: self.0.cache(),
             shared: self.0.clone(),
-        }))
+            regime: Regime::Short,
+        };
+        Ok(Regimes::wrap(sequence, &self.0.config.rope))
     }
 
     fn n_ctx(&self) -> usize {
@@ -154,7 +172,7 @@ impl Sequence for NativeSequence {
         resize(&mut b.gate_up, n * 2 * c.d_ff);
         resize(&mut b.attended, n * c.n_heads * c.head_dim);
         s.weights.embed(tokens, &mut b.x)?;
-        let (cos, sin) = s.rope.tables(start, n);
+        let (cos, sin) = s.rope.tables(self.regime, start, n);
         for (i, layer) in s.weights.layers.iter().enumerate() {
             interrupt()?;
             // What the layer before computed for the residual stream is added with the next norm.
@@ -172,12 +190,20 @@ impl Sequence for NativeSequence {
             &mut b.x[from..],
             Some(&b.y[from..]),
             &s.weights.output_norm,
-            c.rms_eps,
+            s.weights.eps,
             output.input(),
             &mut b.inputs,
         )?;
         resize(logits, n_logits * c.n_vocab);
         s.compute.matmul(output, &b.inputs, logits)
+    }
+}
+
+impl Restart for NativeSequence {
+    fn restart(&mut self, regime: Regime) -> Result<()> {
+        self.cache = self.shared.cache();
+        self.regime = regime;
+        Ok(())
     }
 }
 
@@ -198,7 +224,7 @@ impl Layer {
         rope: (&[f32], &[f32]),
         cache: &mut cache::LayerPages,
     ) -> Result<()> {
-        let (compute, eps) = (&s.compute, s.config.rms_eps);
+        let (compute, eps) = (&s.compute, s.weights.eps);
         let y = pending.then_some(b.y.as_slice());
         compute.rms_norm(
             &mut b.x,
