@@ -147,6 +147,10 @@ impl Sequence for CandleSequence {
         false
     }
 
+    fn room(&self) -> usize {
+        1
+    }
+
     fn forward(
         &mut self,
         tokens: &[u32],

@@ -164,6 +164,10 @@ pub trait Sequence: Send {
     /// Goes back to the first `n_past` tokens; false where that is not possible, and nothing has changed then.
     fn rewind(&mut self, n_past: usize) -> bool;
 
+    /// Tokens that one step can run such that each row of its logits is what steps of one token would give, and the
+    /// sequence can go back between them.
+    fn room(&self) -> usize;
+
     /// Says that `n_tokens` in all will be there before logits are of interest: a long prompt in several steps is
     /// then rotated with the factors it ends with, and need not be run twice ([`regime`]).
     fn announce(&mut self, _n_tokens: usize) {}

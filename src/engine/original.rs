@@ -236,6 +236,10 @@ impl Sequence for OriginalSequence {
         false
     }
 
+    fn room(&self) -> usize {
+        1
+    }
+
     fn forward(
         &mut self,
         tokens: &[u32],

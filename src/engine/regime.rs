@@ -59,6 +59,17 @@ impl<S: Restart> Sequence for Regimes<S> {
         true
     }
 
+    /// A step that crosses the boundary rotates all its tokens with the long factors.
+    fn room(&self) -> usize {
+        let inner = self.inner.room();
+        match (self.regime, &self.rope.long) {
+            (Regime::Short, Some(long)) => {
+                inner.min(long.original.saturating_sub(self.tokens.len()))
+            }
+            _ => inner,
+        }
+    }
+
     fn announce(&mut self, n_tokens: usize) {
         self.announced = n_tokens;
     }
@@ -119,6 +130,10 @@ mod tests {
                 .expect("one thread")
                 .push(format!("{tokens:?}"));
             Ok(())
+        }
+
+        fn room(&self) -> usize {
+            usize::MAX
         }
 
         fn rewind(&mut self, n_past: usize) -> bool {

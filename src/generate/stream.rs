@@ -204,12 +204,15 @@ impl Stream {
     /// Runs the last chosen token, and guesses after it where the engine can take them back.
     fn decode(&mut self, id: u32, interrupt: Interrupt) -> Result<()> {
         let n_past = self.prompt.len() + self.n_generated - 1;
-        let can_rewind = self.sequence.as_mut().is_some_and(|s| s.rewind(n_past));
-        let mut room = if can_rewind {
-            self.model.engine.n_ctx() - n_past - 1
-        } else {
-            0
-        };
+        let mut room = 0;
+        if let Some(sequence) = &mut self.sequence {
+            if sequence.n_past() != n_past && !sequence.rewind(n_past) {
+                return Err(Error::Engine(format!(
+                    "guesses after {n_past} tokens could not be taken back"
+                )));
+            }
+            room = sequence.room().saturating_sub(1);
+        }
         if let Some(max) = self.request.max_tokens {
             room = room.min(max - self.n_generated - 1);
         }

@@ -188,7 +188,7 @@ impl Rope {
         let powers: Vec<f32> = (0..config.dim / 2)
             .map(|i| {
                 let exponent = (2 * i) as f32 / config.dim as f32;
-                f64::from(config.base).powf(f64::from(exponent)) as f32
+                libm::pow(f64::from(config.base), f64::from(exponent)) as f32
             })
             .collect();
         let stretched = |factors: &[f32]| -> Vec<f32> {
@@ -226,8 +226,8 @@ impl Rope {
                 frequencies.iter().map(move |f| {
                     let angle = f64::from(position as f32 * f);
                     (
-                        angle.cos() as f32 * self.attn_factor,
-                        angle.sin() as f32 * self.attn_factor,
+                        libm::cos(angle) as f32 * self.attn_factor,
+                        libm::sin(angle) as f32 * self.attn_factor,
                     )
                 })
             })

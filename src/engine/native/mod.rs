@@ -154,6 +154,10 @@ impl Sequence for NativeSequence {
         self.cache.truncate(n_past)
     }
 
+    fn room(&self) -> usize {
+        self.shared.n_ctx - self.cache.n_past()
+    }
+
     fn forward(
         &mut self,
         tokens: &[u32],

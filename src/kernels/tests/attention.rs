@@ -118,7 +118,7 @@ impl Case {
                 .chunks(32)
                 .flat_map(|x| {
                     let max = x.iter().fold(0.0f32, |max, x| max.max(x.abs()));
-                    let d = f16::from_f32(max / 127.0).to_f64();
+                    let d = f64::from(max / 127.0);
                     let scale = f64::from(127.0 / max);
                     x.iter()
                         .map(move |&x| (f64::from(x) * scale).round_ties_even() * d)
