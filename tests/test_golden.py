@@ -14,7 +14,6 @@ from candlewick import Generator, UnsupportedModelError
 GOLDEN = Path(__file__).parent / "data" / "golden"
 MODELS = sorted(path.stem for path in GOLDEN.glob("*.npz"))
 ENGINES = ["native", "candle"]
-NOT_NATIVE = ["split-f16", "phi2-f16", "phi2-fused-f16"]
 # Long rope: the factors change after 128 tokens, and after 64.
 LONG_ROPE = {"longrope-f16": 128, "stretched-f16": 64}
 # The original engine fixes the rope base, whole heads, an output matrix, and knows no window.
@@ -42,28 +41,18 @@ def check(name: str, engine: str, kv_type: str, chunk: int) -> None:
         assert [token.id for token in stream] == greedy, f"{name}, {length} ids"
 
 
-def engines(names: list[str]) -> list[tuple[str, str]]:
-    """Each model with the engines that run it."""
-    return [(name, engine) for name in names for engine in ENGINES if engine == "candle" or name not in NOT_NATIVE]
-
-
 @pytest.mark.parametrize("kv_type", ["f32", "f16"])
-@pytest.mark.parametrize(("name", "engine"), engines(MODELS))
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", MODELS)
 def test_engines_agree_with_transformers(name: str, engine: str, kv_type: str) -> None:
     check(name, engine, kv_type, chunk=128)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64])
-@pytest.mark.parametrize(("name", "engine"), engines(["gqa-f32", "window-f16", "phi2-f16", *LONG_ROPE]))
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", ["gqa-f32", "window-f16", "phi2-f16", *LONG_ROPE])
 def test_chunks_of_any_size_give_the_same_logits(name: str, engine: str, chunk: int) -> None:
     check(name, engine, "f32", chunk)
-
-
-@pytest.mark.parametrize("name", NOT_NATIVE)
-def test_what_the_native_engine_does_not_run_goes_to_the_other(name: str) -> None:
-    with pytest.raises(UnsupportedModelError, match=r"the native engine does not know (biases|`phi2` models)"):
-        Generator(GOLDEN / f"{name}.gguf", engine="native")
-    assert Generator(GOLDEN / f"{name}.gguf").info["engine"] == "candle"
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -194,7 +194,7 @@ pub fn load(
 ) -> Result<Arc<dyn Engine>> {
     let device = options.device.open()?;
     let kind = match options.kind {
-        EngineKind::Auto if device.is_cpu() && native::runs(gguf, config) => EngineKind::Native,
+        EngineKind::Auto if device.is_cpu() => EngineKind::Native,
         EngineKind::Auto => EngineKind::Candle,
         kind => kind,
     };

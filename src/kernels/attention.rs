@@ -42,6 +42,10 @@ pub(super) struct Attend {
 pub(super) struct Scratch {
     /// The head's part of each page, from that of position [`Attend::first`] on.
     pub heads: Vec<*const u8>,
+    /// A token's vector after a norm, or a row of weights.
+    pub row: Vec<f32>,
+    /// A tile of weights that have no kernel of their own, (cols, 16).
+    pub tile: Vec<f32>,
     // A page as f32, in the layout of F32
     page: Vec<f32>,
     // (rows, dim)
@@ -90,6 +94,7 @@ unsafe fn run<S: Simd, K: Kv, U: Kv>(x: &Attend, scratch: &mut Scratch) {
         acc,
         max,
         sum,
+        ..
     } = scratch;
     for (i, &head) in heads.iter().enumerate() {
         let at = x.first + i * PAGE;

@@ -2,7 +2,7 @@
 //!
 //! Work is handed out in items that do not depend on how many threads there are, and no sum crosses an item.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::activations::{Activations, InputKind, Writer};
 use super::attention::{Attend, Scratch};
@@ -14,6 +14,7 @@ use super::pool::Pool;
 use super::product::{FloatJob, Job, TOKENS};
 use super::tier::Tier;
 use crate::error::Result;
+use crate::gguf::GgmlType;
 
 /// Bytes of weights that a thread takes at a time: enough that the hand-over does not show, few enough that
 /// threads end together.
@@ -28,6 +29,17 @@ pub struct Compute {
     tier: Tier,
     pool: Pool,
     scratch: Vec<Mutex<Scratch>>,
+}
+
+/// Weights of a norm.
+#[derive(Debug, Clone)]
+pub struct Norm {
+    /// (d)
+    pub weight: Vec<f32>,
+    /// (d) of LayerNorm; RMSNorm has none.
+    pub bias: Option<Vec<f32>>,
+    /// Keeps the divisor above zero.
+    pub eps: f32,
 }
 
 /// Shape of the heads of one attention step.
@@ -119,25 +131,45 @@ impl Compute {
         })
     }
 
-    /// `out = x w^T`: (n, cols) x (rows, cols) -> (n, rows).
-    pub fn matmul(&self, w: &Matrix, x: &Activations, out: &mut [f32]) -> Result<()> {
-        assert!(x.kind == w.input() && x.k == w.cols && out.len() == x.n * w.rows);
+    /// `x w^T`: (n, cols) x (rows, cols) to columns `first` to `first + rows` of `out`, (n, width).
+    pub fn matmul(
+        &self,
+        w: &Matrix,
+        x: &Activations,
+        out: &mut [f32],
+        first: usize,
+        width: usize,
+    ) -> Result<()> {
+        assert!(x.kind == w.input() && x.k == w.cols);
+        assert!(out.len() == x.n * width && first + w.rows <= width);
         let n_tiles = w.n_tiles();
         // Small matrices are still shared out evenly.
         let per = (WORK / w.tile_bytes.max(1)).clamp(1, n_tiles.div_ceil(8).max(1));
         let to = Shared(out.as_mut_ptr());
         let product = (self.tier.product)(w.ty);
-        let float_product = (self.tier.float_product)(w.ty);
-        self.pool.run(n_tiles.div_ceil(per), &|_, i| {
+        // What has no kernel is multiplied as f32, a tile at a time.
+        let has_kernel = Matrix::supports(w.ty);
+        let float_product =
+            (self.tier.float_product)(if has_kernel { w.ty } else { GgmlType::F32 });
+        self.pool.run(n_tiles.div_ceil(per), &|worker, i| {
+            let mut scratch = (!has_kernel).then(|| self.scratch(worker));
             for tile in i * per..n_tiles.min((i + 1) * per) {
+                let weights = match scratch.as_deref_mut() {
+                    None => w.tile(tile).as_ptr(),
+                    Some(Scratch { row, tile: to, .. }) => {
+                        w.dequantize_tile(tile, row, to);
+                        to.as_ptr().cast()
+                    }
+                };
                 let rows = ROWS.min(w.rows - tile * ROWS);
                 for t in (0..x.n).step_by(TOKENS) {
                     let n = TOKENS.min(x.n - t);
+                    // SAFETY: column `first + tile * ROWS` of token `t` lies within `out`.
+                    let place = unsafe { to.get().add(t * width + first + tile * ROWS) };
                     // The last tile's rows beyond the matrix have no place in `out`.
                     let mut last = [0.0f32; ROWS * TOKENS];
                     let (out, out_stride) = if rows == ROWS {
-                        // SAFETY: row `tile * ROWS` of token `t` lies within `out`.
-                        (unsafe { to.get().add(t * w.rows + tile * ROWS) }, w.rows)
+                        (place, width)
                     } else {
                         (last.as_mut_ptr(), ROWS)
                     };
@@ -146,7 +178,7 @@ impl Compute {
                     unsafe {
                         if let Some(product) = float_product {
                             product(&FloatJob {
-                                weights: w.tile(tile),
+                                weights,
                                 cols: w.cols,
                                 inputs: x.floats.as_ptr().add(t * x.k),
                                 stride: x.k,
@@ -157,7 +189,7 @@ impl Compute {
                         } else if let Some(product) = product {
                             let block = x.kind.block();
                             product[usize::from(n > 1)](&Job {
-                                weights: w.tile(tile),
+                                weights,
                                 n_blocks: w.n_blocks,
                                 quants: x.quants.as_ptr().add(t * 32),
                                 scales: x.scales.as_ptr().add(t),
@@ -171,7 +203,7 @@ impl Compute {
                         }
                         if rows < ROWS {
                             for (i, last) in last.chunks_exact(ROWS).enumerate().take(n) {
-                                let out = to.get().add((t + i) * w.rows + tile * ROWS);
+                                let out = place.add(i * width);
                                 out.copy_from_nonoverlapping(last.as_ptr(), rows);
                             }
                         }
@@ -181,40 +213,68 @@ impl Compute {
         })
     }
 
-    /// Calls `task` for each of `n` tokens, on all threads if there are several.
-    fn each_token(&self, n: usize, task: &(dyn Fn(usize) + Sync)) -> Result<()> {
-        if n == 1 {
-            task(0);
-            return Ok(());
-        }
-        self.pool.run(n, &|_, t| task(t))
+    fn scratch(&self, worker: usize) -> MutexGuard<'_, Scratch> {
+        self.scratch[worker]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `x += y` where there is a `y`, and then RMSNorm of x with `weight`, as the next product wants it; (n, d) each.
-    pub fn rms_norm(
+    /// Calls `task` with a worker and each of `n` tokens, on all threads if there are several.
+    fn each_token(&self, n: usize, task: &(dyn Fn(usize, usize) + Sync)) -> Result<()> {
+        if n == 1 {
+            task(0, 0);
+            return Ok(());
+        }
+        self.pool.run(n, task)
+    }
+
+    /// `x += y`, (n, d) each, where d is y's length if that is less than x's: a bias for every token.
+    pub fn add(&self, x: &mut [f32], y: &[f32], d: usize) -> Result<()> {
+        let n = x.len() / d;
+        let x = Shared(x.as_mut_ptr());
+        self.each_token(n, &|_, t| {
+            let y = if y.len() == d {
+                y
+            } else {
+                &y[t * d..(t + 1) * d]
+            };
+            // SAFETY: the tier is available, and row t of x belongs to this call.
+            unsafe {
+                let x = std::slice::from_raw_parts_mut(x.get().add(t * d), d);
+                (self.tier.add)(x, y);
+            }
+        })
+    }
+
+    /// `x += y` where there is a `y`, and then the norm of x as the next product wants it; (n, d) each.
+    pub fn norm(
         &self,
         x: &mut [f32],
         y: Option<&[f32]>,
-        weight: &[f32],
-        eps: f32,
+        norm: &Norm,
         kind: InputKind,
         to: &mut Activations,
     ) -> Result<()> {
-        let d = weight.len();
+        let d = norm.weight.len();
         let n = x.len() / d;
         to.reset(kind, n, d);
         let (x, writer) = (Shared(x.as_mut_ptr()), to.writer());
-        self.each_token(n, &|t| {
+        self.each_token(n, &|worker, t| {
             // SAFETY: row t of x, and its place in `to`, belong to this call.
             let x = unsafe { std::slice::from_raw_parts_mut(x.get().add(t * d), d) };
-            let mut normed = vec![0.0f32; d];
+            let mut scratch = self.scratch(worker);
+            let normed = &mut scratch.row;
+            normed.resize(d, 0.0);
             // SAFETY: the tier is available, and as above.
             unsafe {
                 if let Some(y) = y {
                     (self.tier.add)(x, &y[t * d..(t + 1) * d]);
                 }
-                (self.tier.rms_norm)(x, weight, eps, &mut normed);
-                (self.tier.quantize)(&writer, t, 0, &normed);
+                match &norm.bias {
+                    None => (self.tier.rms_norm)(x, &norm.weight, norm.eps, normed),
+                    Some(bias) => (self.tier.layer_norm)(x, &norm.weight, bias, norm.eps, normed),
+                }
+                (self.tier.quantize)(&writer, t, 0, normed);
             }
         })
     }
@@ -230,32 +290,40 @@ impl Compute {
         let n = x.len() / k;
         to.reset(kind, n, k);
         let writer = to.writer();
-        self.each_token(n, &|t| {
+        self.each_token(n, &|_, t| {
             // SAFETY: the tier is available; the token's place in `to` belongs to this call.
             unsafe { (self.tier.quantize)(&writer, t, 0, &x[t * k..(t + 1) * k]) }
         })
     }
 
-    /// `silu(gate) * up` of (n, 2 ff): the gate, then the values; as the next product wants it.
-    pub fn silu_mul(
+    /// `silu(gate) * up` of (n, 2 ff), the gate and then the values, or `gelu` of (n, ff); as the next product wants it.
+    pub fn activate(
         &self,
         x: &[f32],
         ff: usize,
+        gated: bool,
         kind: InputKind,
         to: &mut Activations,
     ) -> Result<()> {
         // Whole blocks of every kind.
         const PART: usize = 1024;
-        let n = x.len() / (2 * ff);
+        let width = if gated { 2 * ff } else { ff };
+        let n = x.len() / width;
         to.reset(kind, n, ff);
         let writer: Writer = to.writer();
         let parts = ff.div_ceil(PART);
         self.pool.run(n * parts, &|_, i| {
             let (t, from) = (i / parts, i % parts * PART);
             let end = ff.min(from + PART);
-            let (gate, up) = x[t * 2 * ff..(t + 1) * 2 * ff].split_at(ff);
+            let (gate, up) = x[t * width..(t + 1) * width].split_at(ff);
             // SAFETY: the tier is available; these inputs' place in `to` belongs to this item.
-            unsafe { (self.tier.silu_mul)(&gate[from..end], &up[from..end], &writer, t, from) }
+            unsafe {
+                if gated {
+                    (self.tier.silu_mul)(&gate[from..end], &up[from..end], &writer, t, from);
+                } else {
+                    (self.tier.gelu)(&gate[from..end], &writer, t, from);
+                }
+            }
         })
     }
 
@@ -281,7 +349,7 @@ impl Compute {
             Shared(qkv.as_mut_ptr()),
             Shared(pages.parts.as_ptr().cast_mut()),
         );
-        self.each_token(n, &|t| {
+        self.each_token(n, &|_, t| {
             // SAFETY: row t, and position start + t of the pages, belong to this call.
             let row = unsafe { std::slice::from_raw_parts_mut(qkv.get().add(t * width), width) };
             let (cos, sin) = (
@@ -337,9 +405,7 @@ impl Compute {
             let first = (position + 1).saturating_sub(heads.window).max(pages.first) / PAGE * PAGE;
             let skip = (first - pages.first) / PAGE;
             let count = (position + n - first).div_ceil(PAGE);
-            let mut scratch = self.scratch[worker]
-                .lock()
-                .unwrap_or_else(|e| e.into_inner());
+            let mut scratch = self.scratch(worker);
             scratch.heads.clear();
             // SAFETY: `count` pages from `skip` on are among `parts`; the queries and outputs of this head and these
             // tokens are within their buffers, and no other item has the same outputs.

@@ -1,11 +1,14 @@
 //! A weight matrix in memory, in tiles of 16 rows, and its copy from the file.
+//!
+//! Types without kernels of their own stay as the file has them, and are dequantized tile by tile when they are
+//! used: slower, but no larger.
 
 use memmap2::MmapMut;
 
 use super::activations::InputKind;
 use super::format::{self, Piece, ROWS};
 use crate::error::{Error, Result};
-use crate::gguf::GgmlType;
+use crate::gguf::{GgmlType, dequantize};
 
 /// Weights of (rows, cols), read-only once packed.
 #[derive(Debug)]
@@ -18,36 +21,34 @@ pub struct Matrix {
     bytes: MmapMut,
 }
 
-/// Inputs of a block, bytes of a block of 16 rows and the order of the pieces.
-fn layout(ty: GgmlType) -> Option<(usize, usize, &'static [Piece])> {
-    match ty {
-        GgmlType::F32 => Some((1, 4 * ROWS, &[])),
-        GgmlType::F16 | GgmlType::BF16 => Some((1, 2 * ROWS, &[])),
-        _ => format::layout(ty),
-    }
+/// Inputs of a block, and bytes of a block of 16 rows.
+fn block(ty: GgmlType) -> (usize, usize) {
+    (ty.block_len() as usize, ROWS * ty.block_bytes() as usize)
+}
+
+fn is_float(ty: GgmlType) -> bool {
+    matches!(ty, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16)
 }
 
 impl Matrix {
     /// Whether there are kernels for `ty`.
     pub fn supports(ty: GgmlType) -> bool {
-        layout(ty).is_some()
+        format::layout(ty).is_some() || is_float(ty)
     }
 
     /// Bytes that a matrix takes: those of the file, but with whole tiles.
-    pub fn n_bytes(ty: GgmlType, rows: usize, cols: usize) -> Option<usize> {
-        let (block, bytes, _) = layout(ty)?;
-        Some(rows.div_ceil(ROWS) * (cols / block) * bytes)
+    pub fn n_bytes(ty: GgmlType, rows: usize, cols: usize) -> usize {
+        let (block, bytes) = block(ty);
+        rows.div_ceil(ROWS) * (cols / block) * bytes
     }
 
     /// Room for a matrix, in huge pages where the system gives them: with 4 kB pages the same products reach
     /// about a tenth less.
     ///
     /// # Errors
-    /// `Unsupported` for a type without kernels; what the system says when there is no memory.
+    /// What the system says when there is no memory.
     pub fn allocate(ty: GgmlType, rows: usize, cols: usize) -> Result<Self> {
-        let (block, bytes, _) = layout(ty).ok_or_else(|| {
-            Error::Unsupported(format!("no kernels for tensors of type {}", ty.name()))
-        })?;
+        let (block, bytes) = block(ty);
         debug_assert!(cols.is_multiple_of(block));
         let tile_bytes = cols / block * bytes;
         let map = MmapMut::map_anon((rows.div_ceil(ROWS) * tile_bytes).max(1))
@@ -69,7 +70,7 @@ impl Matrix {
 
     /// What the products of this matrix take.
     pub fn input(&self) -> InputKind {
-        match layout(self.ty) {
+        match format::layout(self.ty) {
             Some((256, ..)) => InputKind::Block256,
             Some((32, ..)) => InputKind::Block32,
             _ => InputKind::Float,
@@ -91,8 +92,21 @@ impl Matrix {
         self.rows.div_ceil(ROWS)
     }
 
-    pub(super) fn tile(&self, i: usize) -> *const u8 {
-        self.bytes[i * self.tile_bytes..(i + 1) * self.tile_bytes].as_ptr()
+    pub(super) fn tile(&self, i: usize) -> &[u8] {
+        &self.bytes[i * self.tile_bytes..(i + 1) * self.tile_bytes]
+    }
+
+    /// Writes tile `i` as (cols, 16) f32 to `to`; `row` is scratch.
+    pub(super) fn dequantize_tile(&self, i: usize, row: &mut Vec<f32>, to: &mut Vec<f32>) {
+        row.resize(self.cols, 0.0);
+        to.resize(self.cols * ROWS, 0.0);
+        let row_bytes = self.tile_bytes / ROWS;
+        for (r, bytes) in self.tile(i).chunks_exact(row_bytes).enumerate() {
+            dequantize(self.ty, bytes, row);
+            for (to, x) in to.chunks_exact_mut(ROWS).zip(row.iter()) {
+                to[r] = *x;
+            }
+        }
     }
 
     /// Where tiles are written, from several threads at once.
@@ -149,7 +163,8 @@ impl Packer {
                     }
                 }
                 None if self.ty == GgmlType::F32 => scatter::<4>(row, tile, r),
-                None => scatter::<2>(row, tile, r),
+                None if is_float(self.ty) => scatter::<2>(row, tile, r),
+                None => tile[r * row_bytes..(r + 1) * row_bytes].copy_from_slice(row),
             }
         }
     }

@@ -44,7 +44,7 @@ mod tier;
 mod x86;
 
 pub use activations::{Activations, InputKind};
-pub use compute::{Compute, Heads, Pages};
+pub use compute::{Compute, Heads, Norm, Pages};
 pub use isa::Isa;
 pub use matrix::{Matrix, Packer};
 pub use pages::{KvFormat, PAGE, PageLayout};

@@ -25,6 +25,28 @@ pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     }
 }
 
+/// LayerNorm (arXiv:1607.06450): `(x - mean(x)) / sqrt(var(x) + eps) * weight + bias`, (d) each.
+#[inline(always)]
+pub(super) fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+    let n = x.len() as f32;
+    let mean = sum_of(x, |x| x) / n;
+    let scale = 1.0 / (sum_of(x, |x| (x - mean) * (x - mean)) / n + eps).sqrt();
+    for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+        *out = ((x - mean) * scale).mul_add(*weight, *bias);
+    }
+}
+
+#[inline(always)]
+fn sum_of(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    for x in x.chunks(16) {
+        for (lane, x) in lanes.iter_mut().zip(x) {
+            *lane += f(*x);
+        }
+    }
+    sum16(&lanes)
+}
+
 /// `x += y`
 #[inline(always)]
 pub(super) fn add(x: &mut [f32], y: &[f32]) {
@@ -45,6 +67,28 @@ pub(super) unsafe fn silu_mul(gate: &[f32], up: &[f32], to: &Writer, t: usize, f
         let out = &mut out[..gate.len()];
         for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
             *out = gate / (1.0 + exp(-gate)) * up;
+        }
+        // SAFETY: the caller's.
+        unsafe { to.write(t, from + i * CHUNK, out) };
+    }
+}
+
+/// `gelu(x)`, by its tanh approximation (arXiv:1606.08415), of inputs `from..` of token `t`.
+///
+/// # Safety
+/// That of [`Writer::write`].
+#[inline(always)]
+pub(super) unsafe fn gelu(x: &[f32], to: &Writer, t: usize, from: usize) {
+    // sqrt(2 / pi)
+    const C: f32 = 0.797_884_6;
+    const CHUNK: usize = 256;
+    let mut out = [0.0f32; CHUNK];
+    for (i, x) in x.chunks(CHUNK).enumerate() {
+        let out = &mut out[..x.len()];
+        for (out, &x) in out.iter_mut().zip(x) {
+            // (1 + tanh u) / 2 = 1 / (1 + e^-2u)
+            let u = C * (0.044_715 * x * x).mul_add(x, x);
+            *out = x / (1.0 + exp(-2.0 * u));
         }
         // SAFETY: the caller's.
         unsafe { to.write(t, from + i * CHUNK, out) };

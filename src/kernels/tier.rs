@@ -22,8 +22,10 @@ pub(super) struct Tier {
     pub attend: unsafe fn(&Attend, &mut Scratch),
     pub write_kv: unsafe fn(&PageLayout, *mut u8, usize, &[f32], &[f32]),
     pub rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
+    pub layer_norm: unsafe fn(&[f32], &[f32], &[f32], f32, &mut [f32]),
     pub add: unsafe fn(&mut [f32], &[f32]),
     pub silu_mul: unsafe fn(&[f32], &[f32], &Writer, usize, usize),
+    pub gelu: unsafe fn(&[f32], &Writer, usize, usize),
     pub rotate: unsafe fn(&mut [f32], &[f32], &[f32], f32),
     pub quantize: unsafe fn(&Writer, usize, usize, &[f32]),
 }
@@ -61,6 +63,17 @@ macro_rules! tier {
             $(#[target_feature(enable = $features)])?
             unsafe fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
                 ops::rms_norm(x, weight, eps, out);
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+                ops::layer_norm(x, weight, bias, eps, out);
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn gelu(x: &[f32], to: &Writer, t: usize, from: usize) {
+                // SAFETY: as above.
+                unsafe { ops::gelu(x, to, t, from) }
             }
 
             $(#[target_feature(enable = $features)])?
@@ -109,6 +122,8 @@ macro_rules! tier {
                 attend,
                 write_kv,
                 rms_norm,
+                layer_norm,
+                gelu,
                 add,
                 silu_mul,
                 rotate,

@@ -4,18 +4,20 @@
 //! only the embedding is read from the file, a row at a time. What it does not do: anything on a GPU.
 
 mod cache;
+mod layer;
+mod linear;
 mod weights;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use self::cache::Cache;
-use self::weights::{Layer, Weights};
+use self::weights::Weights;
 use super::regime::{Regimes, Restart};
 use super::{Engine, EngineKind, Interrupt, KvType, Sequence};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::kernels::{Activations, Compute, Heads, Isa, KvFormat, PageLayout};
-use crate::model::{Config, ModelTensors, Regime, Rope};
+use crate::model::{Config, Regime, Rope};
 
 struct Shared {
     config: Config,
@@ -55,14 +57,6 @@ impl Shared {
     fn cache(&self) -> Cache {
         Cache::new(&self.config, self.heads, self.n_ctx)
     }
-}
-
-/// Whether this engine runs the model; a file that is wrong is not for this to say.
-pub(super) fn runs(gguf: &Gguf, config: &Config) -> bool {
-    ModelTensors::locate(gguf, config)
-        .and_then(|tensors| weights::refuse_others(config, &tensors))
-        .inspect_err(|e| log::info!("{e}"))
-        .is_ok()
 }
 
 /// Copies the weights.
@@ -173,7 +167,7 @@ impl Sequence for NativeSequence {
         resize(&mut b.x, n * c.d_model);
         resize(&mut b.y, n * c.d_model);
         resize(&mut b.qkv, n * c.d_qkv());
-        resize(&mut b.gate_up, n * 2 * c.d_ff);
+        resize(&mut b.gate_up, n * c.d_ffn_up());
         resize(&mut b.attended, n * c.n_heads * c.head_dim);
         s.weights.embed(tokens, &mut b.x)?;
         let (cos, sin) = s.rope.tables(self.regime, start, n);
@@ -190,16 +184,15 @@ impl Sequence for NativeSequence {
         }
         let from = (n - n_logits) * c.d_model;
         let output = &s.weights.output;
-        s.compute.rms_norm(
+        s.compute.norm(
             &mut b.x[from..],
             Some(&b.y[from..]),
             &s.weights.output_norm,
-            s.weights.eps,
             output.input(),
             &mut b.inputs,
         )?;
         resize(logits, n_logits * c.n_vocab);
-        s.compute.matmul(output, &b.inputs, logits)
+        output.forward(&s.compute, &mut b.inputs, logits, layer::one_part)
     }
 }
 
@@ -215,52 +208,6 @@ impl Restart for NativeSequence {
 fn resize(buffer: &mut Vec<f32>, n: usize) {
     buffer.truncate(n);
     buffer.resize(n, 0.0);
-}
-
-impl Layer {
-    /// b.x and b.y: (n, d_model), the residual stream and what is still to be added to it.
-    fn forward(
-        &self,
-        s: &Shared,
-        b: &mut Buffers,
-        pending: bool,
-        start: usize,
-        rope: (&[f32], &[f32]),
-        cache: &mut cache::LayerPages,
-    ) -> Result<()> {
-        let (compute, eps) = (&s.compute, s.weights.eps);
-        let y = pending.then_some(b.y.as_slice());
-        compute.rms_norm(
-            &mut b.x,
-            y,
-            &self.attn_norm,
-            eps,
-            self.attn_qkv.input(),
-            &mut b.inputs,
-        )?;
-        compute.matmul(&self.attn_qkv, &b.inputs, &mut b.qkv)?;
-        compute.rotate_and_store(&mut b.qkv, &s.heads, start, rope, cache.pages())?;
-        compute.attend(&b.qkv, &s.heads, start, cache.pages(), &mut b.attended)?;
-        let width = self.attn_output.cols();
-        compute.prepare(&b.attended, width, self.attn_output.input(), &mut b.inputs)?;
-        compute.matmul(&self.attn_output, &b.inputs, &mut b.y)?;
-        compute.rms_norm(
-            &mut b.x,
-            Some(&b.y),
-            &self.ffn_norm,
-            eps,
-            self.ffn_up.input(),
-            &mut b.inputs,
-        )?;
-        compute.matmul(&self.ffn_up, &b.inputs, &mut b.gate_up)?;
-        compute.silu_mul(
-            &b.gate_up,
-            s.config.d_ff,
-            self.ffn_down.input(),
-            &mut b.inputs,
-        )?;
-        compute.matmul(&self.ffn_down, &b.inputs, &mut b.y)
-    }
 }
 
 impl std::fmt::Debug for NativeEngine {

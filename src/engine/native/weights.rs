@@ -2,64 +2,24 @@
 
 use std::sync::Arc;
 
+use super::layer::Layer;
+use super::linear::Linear;
 use super::out_of_memory;
 use crate::engine::Interrupt;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, TensorInfo, dequantize};
-use crate::kernels::{Compute, Matrix};
+use crate::kernels::{Compute, Matrix, Norm};
 use crate::memory;
-use crate::model::{Config, LayerTensors, LinearTensors, ModelTensors, Norm, QkvTensors};
-
-pub(super) struct Layer {
-    pub attn_norm: Vec<f32>,
-    pub attn_qkv: Matrix,
-    pub attn_output: Matrix,
-    pub ffn_norm: Vec<f32>,
-    pub ffn_up: Matrix,
-    pub ffn_down: Matrix,
-}
+use crate::model::{
+    self, Config, LayerTensors, LinearTensors, ModelTensors, NormTensors, QkvTensors,
+};
 
 pub(super) struct Weights {
     gguf: Arc<Gguf>,
     pub layers: Vec<Layer>,
-    pub output_norm: Vec<f32>,
-    pub output: Matrix,
+    pub output_norm: Norm,
+    pub output: Linear,
     pub n_bytes: u64,
-    /// Of every RMSNorm.
-    pub eps: f32,
-}
-
-/// Refuses, by name, a model that this engine does not run, and gives the epsilon of RMSNorm of the others.
-pub(super) fn refuse_others(config: &Config, tensors: &ModelTensors) -> Result<f32> {
-    let unsupported = |what: String| {
-        Err(Error::Unsupported(format!(
-            "the native engine does not know {what}; use engine=\"candle\""
-        )))
-    };
-    let Norm::Rms { eps } = config.norm else {
-        return unsupported(format!("`{}` models", config.architecture.name()));
-    };
-    let linears = tensors.layers.iter().flat_map(|l| {
-        let qkv: Vec<LinearTensors> = match l.qkv {
-            QkvTensors::Fused(qkv) => vec![qkv],
-            QkvTensors::Split { q, k, v } => vec![q, k, v],
-        };
-        qkv.into_iter().chain([l.attn_output, l.ffn_up, l.ffn_down])
-    });
-    if let Some(bias) = linears.chain([tensors.output]).find_map(|l| l.bias) {
-        return unsupported(format!("biases, such as `{}`", bias.name));
-    }
-    for layer in &tensors.layers {
-        if let QkvTensors::Split { q, k, v } = layer.qkv
-            && (q.weight.ty != k.weight.ty || q.weight.ty != v.weight.ty)
-        {
-            return unsupported(format!(
-                "split queries, keys and values of different types, such as `{}`",
-                q.weight.name
-            ));
-        }
-    }
-    Ok(eps)
 }
 
 impl Weights {
@@ -70,28 +30,9 @@ impl Weights {
         interrupt: Interrupt,
     ) -> Result<Self> {
         let tensors = ModelTensors::locate(gguf, config)?;
-        let eps = refuse_others(config, &tensors)?;
-        let matrices = tensors
-            .layers
-            .iter()
-            .flat_map(|l| {
-                let rest =
-                    [l.attn_output, l.ffn_up, l.ffn_down].map(|l| (l.weight, l.weight.shape[0]));
-                [(qkv_parts(&l.qkv)[0], config.d_qkv())]
-                    .into_iter()
-                    .chain(rest)
-            })
-            .chain([(tensors.output.weight, config.n_vocab)]);
-        let mut n_bytes = 0;
-        for (tensor, rows) in matrices {
-            n_bytes += Matrix::n_bytes(tensor.ty, rows, tensor.shape[1]).ok_or_else(|| {
-                Error::Unsupported(format!(
-                    "tensor `{}` has type {}",
-                    tensor.name,
-                    tensor.ty.name()
-                ))
-            })? as u64;
-        }
+        let n_bytes = matrices(&tensors)
+            .map(|t| Matrix::n_bytes(t.ty, t.shape[0], t.shape[1]) as u64)
+            .sum();
         if let Some(available) = memory::available().filter(|&a| n_bytes > a) {
             return Err(out_of_memory(
                 &format!("`{}` in the native engine", gguf.path.display()),
@@ -100,17 +41,23 @@ impl Weights {
                 "use a smaller quantization or free some memory",
             ));
         }
+        for tensor in matrices(&tensors).filter(|t| !Matrix::supports(t.ty)) {
+            log::warn!(
+                "tensor `{}` has type {}, which is slow: it is dequantized whenever it is used",
+                tensor.name,
+                tensor.ty.name()
+            );
+        }
         let mut layers = Vec::with_capacity(config.n_layers);
         for tensors in &tensors.layers {
             interrupt()?;
-            layers.push(Layer::load(gguf, tensors, compute)?);
+            layers.push(layer(gguf, config, tensors, compute)?);
         }
         interrupt()?;
         Ok(Self {
             layers,
-            output_norm: vector(gguf, tensors.output_norm.weight),
-            output: matrix(gguf, &[tensors.output.weight], compute)?,
-            eps,
+            output_norm: norm(gguf, config, &tensors.output_norm),
+            output: Linear::load(gguf, &[tensors.output], compute)?,
             gguf: gguf.clone(),
             n_bytes,
         })
@@ -138,47 +85,49 @@ impl Weights {
     }
 }
 
-impl Layer {
-    fn load(gguf: &Gguf, tensors: &LayerTensors, compute: &Compute) -> Result<Self> {
-        let matrix = |parts: &[&TensorInfo]| matrix(gguf, parts, compute);
-        let ffn_norm = tensors.ffn_norm.as_ref().unwrap_or(&tensors.attn_norm);
-        Ok(Self {
-            attn_norm: vector(gguf, tensors.attn_norm.weight),
-            attn_qkv: matrix(&qkv_parts(&tensors.qkv))?,
-            attn_output: matrix(&[tensors.attn_output.weight])?,
-            ffn_norm: vector(gguf, ffn_norm.weight),
-            ffn_up: matrix(&[tensors.ffn_up.weight])?,
-            ffn_down: matrix(&[tensors.ffn_down.weight])?,
+/// Everything that is multiplied with.
+fn matrices<'a>(tensors: &'a ModelTensors) -> impl Iterator<Item = &'a TensorInfo> {
+    tensors
+        .layers
+        .iter()
+        .flat_map(|l| {
+            let rest = [l.attn_output, l.ffn_up, l.ffn_down];
+            parts(&l.qkv).into_iter().chain(rest)
         })
+        .chain([tensors.output])
+        .map(|linear| linear.weight)
+}
+
+/// Queries, keys and values: one matrix or three.
+fn parts<'a>(qkv: &QkvTensors<'a>) -> Vec<LinearTensors<'a>> {
+    match *qkv {
+        QkvTensors::Fused(qkv) => vec![qkv],
+        QkvTensors::Split { q, k, v } => vec![q, k, v],
     }
 }
 
-/// Queries, keys and values: one matrix, or three of one type.
-fn qkv_parts<'a>(qkv: &QkvTensors<'a>) -> Vec<&'a TensorInfo> {
-    match qkv {
-        QkvTensors::Fused(qkv) => vec![qkv.weight],
-        QkvTensors::Split { q, k, v } => vec![q.weight, k.weight, v.weight],
+fn layer(gguf: &Gguf, config: &Config, tensors: &LayerTensors, compute: &Compute) -> Result<Layer> {
+    let linear = |tensors| Linear::load(gguf, &[tensors], compute);
+    Ok(Layer {
+        attn_norm: norm(gguf, config, &tensors.attn_norm),
+        attn_qkv: Linear::load(gguf, &parts(&tensors.qkv), compute)?,
+        attn_output: linear(tensors.attn_output)?,
+        ffn_norm: tensors.ffn_norm.as_ref().map(|n| norm(gguf, config, n)),
+        ffn_up: linear(tensors.ffn_up)?,
+        ffn_down: linear(tensors.ffn_down)?,
+    })
+}
+
+fn norm(gguf: &Gguf, config: &Config, tensors: &NormTensors) -> Norm {
+    let (model::Norm::Rms { eps } | model::Norm::Layer { eps }) = config.norm;
+    Norm {
+        weight: vector(gguf, tensors.weight),
+        bias: tensors.bias.map(|bias| vector(gguf, bias)),
+        eps,
     }
 }
 
-/// One matrix of the rows of `parts`, which have the same type.
-fn matrix(gguf: &Gguf, parts: &[&TensorInfo], compute: &Compute) -> Result<Matrix> {
-    let rows = parts.iter().map(|part| part.shape[0]).sum();
-    let mut matrix = Matrix::allocate(parts[0].ty, rows, parts[0].shape[1])?;
-    if let [one] = parts {
-        compute.pack(&mut matrix, gguf.bytes(one))?;
-    } else {
-        let bytes: Vec<&[u8]> = parts.iter().map(|part| gguf.bytes(part)).collect();
-        compute.pack(&mut matrix, &bytes.concat())?;
-    }
-    // The copy is what is used from now on.
-    for part in parts {
-        gguf.release(part);
-    }
-    Ok(matrix)
-}
-
-fn vector(gguf: &Gguf, tensor: &TensorInfo) -> Vec<f32> {
+pub(super) fn vector(gguf: &Gguf, tensor: &TensorInfo) -> Vec<f32> {
     let mut values = vec![0.0; tensor.n_elements()];
     dequantize(tensor.ty, gguf.bytes(tensor), &mut values);
     values
