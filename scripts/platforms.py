@@ -30,10 +30,10 @@ X86 = "-C target-cpu=x86-64"
 
 PLATFORMS = {
     "manylinux-x86_64": Platform(
-        "x86_64-unknown-linux-gnu", "manylinux_2_17_x86_64.manylinux2014_x86_64", "manylinux_2_17", zig=True, flags=X86
+        "x86_64-unknown-linux-gnu", "manylinux2014_x86_64.manylinux_2_17_x86_64", "manylinux_2_17", zig=True, flags=X86
     ),
     "manylinux-aarch64": Platform(
-        "aarch64-unknown-linux-gnu", "manylinux_2_17_aarch64.manylinux2014_aarch64", "manylinux_2_17", zig=True
+        "aarch64-unknown-linux-gnu", "manylinux2014_aarch64.manylinux_2_17_aarch64", "manylinux_2_17", zig=True
     ),
     "musllinux-x86_64": Platform(
         "x86_64-unknown-linux-musl", "musllinux_1_2_x86_64", "musllinux_1_2", zig=True, flags=X86
