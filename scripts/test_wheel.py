@@ -59,7 +59,7 @@ def main() -> int:
         run("-m", "pip", "install", "--quiet", "--group", f"{ROOT / 'pyproject.toml'}:run-tests", *arguments.extra)
         run("-m", "pytest", "-p", "no:cacheprovider", *arguments.pytest, cwd=ROOT)
         # The examples in the docstrings, in the package as it was installed.
-        run("-m", "pytest", "-p", "no:cacheprovider", "--rootdir", scratch, "--pyargs", "candlewick", cwd=ROOT)
+        run("-m", "pytest", "-p", "no:cacheprovider", "--quiet", "--doctest-modules", "--pyargs", "candlewick")
     return 0
 
 
