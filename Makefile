@@ -22,7 +22,7 @@ CARGO_DENY ?= 0.20.2
 TOOLS := target/tools/bin
 
 .PHONY: help demo test test-rust test-python lint stubs deny miri tsan bench-download wheel test-wheel \
-	wheel-aarch64 test-wheel-aarch64 sdist test-sdist check-dist docs pictures clean
+	wheel-aarch64 test-wheel-aarch64 test-baseline sdist test-sdist check-dist docs pictures clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -73,6 +73,9 @@ wheel: $(VENV)/dist-tools ## the wheel for this machine's platform as it is publ
 
 test-wheel: ## install the wheel of dist/ in a fresh environment of WHEEL_PYTHON and run the tests there
 	$(WHEEL_PYTHON) scripts/test_wheel.py dist
+
+test-baseline: ## run the x86-64 wheel of dist/ under qemu as CPUs that lack AVX, AVX2 or all but SSE2
+	scripts/test_baseline.sh dist
 
 wheel-aarch64: $(VENV)/dist-tools ## the 64-bit ARM Linux wheel, cross-compiled: needs a Rust with that target's library
 	$(BIN)/python scripts/build_wheels.py --platform manylinux-aarch64
