@@ -6,19 +6,21 @@
 #
 # Needs Linux, mmdebstrap, qemu-user-static, pip, a connection to a Debian mirror and to an index of Python packages.
 # The unpacked system is kept in target/arm64. It is not configured, so that nothing foreign has to run for it, and not
-# entered with chroot, so that this needs root only for mmdebstrap.
+# entered with chroot, so that root (or sudo) is needed only to unpack it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dist=${1:-dist}
 shift || true
 python=${PYTHON:-python3}
 root=${CANDLEWICK_ARM64_ROOT:-$PWD/target/arm64}
-site=$root/site
+site=$PWD/target/arm64-site
 
 if [ ! -e "$root/usr/bin/python3" ]; then
-    mmdebstrap --architectures=arm64 --variant=extract --include=python3 trixie "$root"
+    as_root=()
+    [ "$(id -u)" = 0 ] || as_root=(sudo)
+    "${as_root[@]}" mmdebstrap --architectures=arm64 --variant=extract --include=python3 trixie "$root"
     # Unconfigured, it lacks the links that a merged /usr has.
-    for folder in bin lib; do [ -e "$root/$folder" ] || ln -s "usr/$folder" "$root/$folder"; done
+    for folder in bin lib; do [ -e "$root/$folder" ] || "${as_root[@]}" ln -s "usr/$folder" "$root/$folder"; done
 fi
 version=$(readlink "$root/usr/bin/python3")
 version=${version#python}
