@@ -25,7 +25,7 @@ TOOLS := target/tools/bin
 	wheel-aarch64 test-wheel-aarch64 test-baseline sdist test-sdist check-dist docs pictures clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 demo: $(VENV)/package ## build, and stream a haiku from the model inside the package
 	@$(BIN)/candlewick run --model demo "$(PROMPT)"

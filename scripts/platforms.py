@@ -27,6 +27,8 @@ class Platform:
 
 # zig knows no CPU `generic` for x86-64; `x86-64` is the same baseline there.
 X86 = "-C target-cpu=x86-64"
+# A shared library cannot have musl in it: the one of the interpreter is used.
+MUSL = " -C target-feature=-crt-static"
 
 PLATFORMS = {
     "manylinux-x86_64": Platform(
@@ -36,9 +38,15 @@ PLATFORMS = {
         "aarch64-unknown-linux-gnu", "manylinux2014_aarch64.manylinux_2_17_aarch64", "manylinux_2_17", zig=True
     ),
     "musllinux-x86_64": Platform(
-        "x86_64-unknown-linux-musl", "musllinux_1_2_x86_64", "musllinux_1_2", zig=True, flags=X86
+        "x86_64-unknown-linux-musl", "musllinux_1_2_x86_64", "musllinux_1_2", zig=True, flags=X86 + MUSL
     ),
-    "musllinux-aarch64": Platform("aarch64-unknown-linux-musl", "musllinux_1_2_aarch64", "musllinux_1_2", zig=True),
+    "musllinux-aarch64": Platform(
+        "aarch64-unknown-linux-musl",
+        "musllinux_1_2_aarch64",
+        "musllinux_1_2",
+        zig=True,
+        flags="-C target-cpu=generic" + MUSL,
+    ),
     # Every 64-bit ARM Mac has what the target's own baseline says, dot products and fp16 among it.
     "macos-arm64": Platform("aarch64-apple-darwin", "macosx_11_0_arm64", flags=""),
     "macos-x86_64": Platform("x86_64-apple-darwin", "macosx_10_12_x86_64", flags=X86),
