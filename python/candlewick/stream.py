@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
     from types import TracebackType
 
     from typing_extensions import Self
@@ -67,6 +66,8 @@ class Timings:
 @functools.cache
 def _executor() -> ThreadPoolExecutor:
     """Threads in which `async for` waits: not asyncio's own, which everything else in the program needs."""
+    from concurrent.futures import ThreadPoolExecutor
+
     return ThreadPoolExecutor(max_workers=64, thread_name_prefix="candlewick")
 
 
@@ -92,6 +93,9 @@ class _Stream(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
+        # Whoever gets here has it; for everybody else it would be a third of the import.
+        import asyncio
+
         loop = asyncio.get_running_loop()
         try:
             item = await loop.run_in_executor(_executor(), self._next)

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Runs the 64-bit ARM wheel of a folder with an arm64 Python, under qemu: as a Cortex-A72 (ARMv8.0, Raspberry Pi 4),
+# where qemu stops at any instruction that such a core lacks, and as everything that qemu knows.
+#
+#   scripts/test_aarch64.sh dist [arguments of pytest]
+#
+# Needs Linux, mmdebstrap, qemu-user-static, pip, a connection to a Debian mirror and to an index of Python packages.
+# The unpacked system is kept in target/arm64. It is not configured, so that nothing foreign has to run for it, and not
+# entered with chroot, so that root (or sudo) is needed only to unpack it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+dist=${1:-dist}
+shift || true
+python=${PYTHON:-python3}
+root=${CANDLEWICK_ARM64_ROOT:-$PWD/target/arm64}
+site=$PWD/target/arm64-site
+
+if [ ! -e "$root/usr/bin/python3" ]; then
+    as_root=()
+    [ "$(id -u)" = 0 ] || as_root=(sudo)
+    "${as_root[@]}" mmdebstrap --architectures=arm64 --variant=extract --include=python3 trixie "$root"
+    # Unconfigured, it lacks the links that a merged /usr has.
+    for folder in bin lib; do [ -e "$root/$folder" ] || "${as_root[@]}" ln -s "usr/$folder" "$root/$folder"; done
+fi
+version=$(readlink "$root/usr/bin/python3")
+version=${version#python}
+
+# pip as it would choose on that machine, run on this one.
+install() {
+    "$python" -m pip install --quiet --target "$site" --python-version "$version" --implementation cp \
+        --abi "cp${version/./}" --abi abi3 --abi none --only-binary=:all: --platform manylinux_2_28_aarch64 \
+        --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 --platform any "$@"
+}
+if [ ! -d "$site/pytest" ]; then
+    install --group run-tests
+fi
+rm -rf "$site"/candlewick*
+install --no-index --find-links "$dist" --no-deps candlewick
+
+# Programs that the tests start find qemu by themselves where the system knows it (binfmt_misc); the tests that start
+# any are left out where it does not.
+if [ -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ]; then
+    chosen=()
+else
+    echo "binfmt_misc has no qemu-aarch64: tests that start a program are left out"
+    chosen=(--ignore=tests/test_cli.py --ignore=tests/test_hub_processes.py --ignore=tests/test_import.py
+        --ignore=tests/test_threads.py --ignore=tests/test_memory.py)
+fi
+
+for cpu in ${CANDLEWICK_QEMU_CPUS:-cortex-a72 max,pauth-impdef=on}; do
+    echo "== $cpu"
+    run() {
+        QEMU_CPU=$cpu QEMU_LD_PREFIX=$root PYTHONHOME=$root/usr PYTHONPATH=$site CANDLE_NUM_THREADS=1 \
+            qemu-aarch64-static "$root/usr/bin/python3" "$@"
+    }
+    run -c 'import platform, candlewick
+print(platform.machine(), candlewick._native.__file__)
+print(candlewick.Generator("demo").generate("Write a haiku about fog", seed=3))'
+    run -m pytest -p no:cacheprovider --override-ini timeout=1200 "${chosen[@]}" "${@:-tests}"
+done
