@@ -59,9 +59,15 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::is_x86_feature_detected as has;
+            let avx2 = has!("avx2") && has!("fma") && has!("f16c");
+            let avx512 =
+                avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq");
             match self {
                 Self::Scalar => true,
-                Self::Avx2 => has!("avx2") && has!("fma") && has!("f16c"),
+                Self::Avx2 => avx2,
+                Self::AvxVnni => avx2 && has!("avxvnni"),
+                Self::Avx512 => avx512,
+                Self::Avx512Vnni => avx512 && has!("avx512vnni"),
                 _ => false,
             }
         }

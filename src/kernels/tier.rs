@@ -136,6 +136,24 @@ macro_rules! tier {
 tier!(scalar, crate::kernels::scalar::Scalar);
 #[cfg(target_arch = "x86_64")]
 tier!(avx2, crate::kernels::x86::avx2::Avx2, "avx2,fma,f16c");
+#[cfg(target_arch = "x86_64")]
+tier!(
+    avxvnni,
+    crate::kernels::x86::avxvnni::AvxVnni,
+    "avx2,fma,f16c,avxvnni"
+);
+#[cfg(target_arch = "x86_64")]
+tier!(
+    avx512,
+    crate::kernels::x86::avx512::Avx512,
+    "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c"
+);
+#[cfg(target_arch = "x86_64")]
+tier!(
+    avx512vnni,
+    crate::kernels::x86::avx512vnni::Avx512Vnni,
+    "avx512vnni,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c"
+);
 
 impl Tier {
     /// The functions of `isa`, which must be available.
@@ -144,6 +162,12 @@ impl Tier {
         match isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => avx2::TIER,
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => avxvnni::TIER,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512::TIER,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => avx512vnni::TIER,
             _ => scalar::TIER,
         }
     }

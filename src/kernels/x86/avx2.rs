@@ -7,6 +7,7 @@
 
 use std::arch::x86_64::*;
 
+use super::fits;
 use crate::kernels::simd::Simd;
 
 #[derive(Clone, Copy)]
@@ -84,7 +85,7 @@ impl Simd for Avx2 {
         scale: __m256i,
     ) -> __m256i {
         let (x, y) = (pair16(w[0], w[1], a), pair16(w[2], w[3], a.add(8)));
-        if fits(4, max) {
+        if fits(8, max) {
             _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_add_epi16(x, y), scale))
         } else {
             let (x, y) = (_mm256_madd_epi16(x, scale), _mm256_madd_epi16(y, scale));
@@ -102,7 +103,7 @@ impl Simd for Avx2 {
     ) -> __m256i {
         let x = _mm256_add_epi16(pair16(w[0], w[1], a), pair16(w[2], w[3], a.add(8)));
         let y = _mm256_add_epi16(pair16(w[4], w[5], a.add(16)), pair16(w[6], w[7], a.add(24)));
-        if fits(8, max) {
+        if fits(16, max) {
             _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_add_epi16(x, y), scale))
         } else {
             let (x, y) = (_mm256_madd_epi16(x, scale), _mm256_madd_epi16(y, scale));
@@ -212,11 +213,6 @@ impl Simd for Avx2 {
 #[inline(always)]
 unsafe fn broadcast(p: *const i8) -> __m256i {
     _mm256_set1_epi32(p.cast::<i32>().read_unaligned())
-}
-
-/// Whether the products of `groups` groups can be added as i16: each is at most 2 * 127 * `max`.
-const fn fits(groups: i32, max: i32) -> bool {
-    groups * 2 * 127 * max <= i16::MAX as i32
 }
 
 /// Products of two groups in pairs of i16, added: no type has a `max` too large for that.
