@@ -92,14 +92,14 @@ impl Activations {
 /// Pointers into [`Activations`]: threads write different tokens, or different blocks of one.
 #[derive(Clone, Copy)]
 pub(super) struct Writer {
-    kind: InputKind,
-    n: usize,
-    k: usize,
-    floats: *mut f32,
-    quants: *mut i8,
-    scales: *mut f32,
-    sums16: *mut i16,
-    sums32: *mut i16,
+    pub(super) kind: InputKind,
+    pub(super) n: usize,
+    pub(super) k: usize,
+    pub(super) floats: *mut f32,
+    pub(super) quants: *mut i8,
+    pub(super) scales: *mut f32,
+    pub(super) sums16: *mut i16,
+    pub(super) sums32: *mut i16,
 }
 
 // SAFETY: plain pointers; who writes what is the caller's contract of `Writer::row`.

@@ -37,6 +37,8 @@ mod pool;
 mod product;
 mod scalar;
 mod simd;
+#[cfg(test)]
+mod tests;
 mod tier;
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -1,0 +1,147 @@
+use super::product::{FLOAT, Fill, QUANTIZED, Scale, blocks, float_weights};
+use super::{Rng, assert_same_bits, tiers};
+use crate::gguf::GgmlType;
+use crate::kernels::activations::{Activations, InputKind};
+use crate::kernels::compute::{Compute, Heads, Pages};
+use crate::kernels::isa::Isa;
+use crate::kernels::matrix::Matrix;
+use crate::kernels::pages::{KvFormat, PAGE, PageLayout};
+
+/// Runs `step` on each tier with 1, 2 and 3 threads, and compares with scalar on one.
+fn everywhere(what: &str, step: impl Fn(&Compute) -> Vec<f32>) {
+    let expected = step(&Compute::new(Isa::Scalar, 1));
+    for (isa, _) in tiers() {
+        for n_threads in [1, 2, 3] {
+            let got = step(&Compute::new(isa, n_threads));
+            let what = format!("{} {what} on {n_threads} threads", isa.name());
+            assert_same_bits(&got, &expected, &what);
+        }
+    }
+}
+
+/// What a token gets alone is what it gets among others.
+#[test]
+fn products_on_threads() {
+    let mut rng = Rng(11);
+    for ty in QUANTIZED.into_iter().chain(FLOAT) {
+        let quantized = QUANTIZED.contains(&ty);
+        for rows in [1, 15, 17, 40] {
+            let cols = if quantized { 512 } else { 19 };
+            let file = if quantized {
+                let n = rows * cols / ty.block_len() as usize;
+                blocks(&mut rng, ty, n, Fill::Random, Scale::Any)
+            } else {
+                float_weights(&mut rng, ty, rows * cols)
+            };
+            let x = rng.floats(33 * cols);
+            everywhere(&format!("{} {rows} x {cols}", ty.name()), |compute| {
+                let mut w = Matrix::allocate(ty, rows, cols).unwrap();
+                compute.pack(&mut w, &file).unwrap();
+                let mut inputs = Activations::default();
+                compute.prepare(&x, cols, w.input(), &mut inputs).unwrap();
+                let mut out = vec![f32::NAN; 33 * rows];
+                compute.matmul(&w, &inputs, &mut out).unwrap();
+                let last = &x[32 * cols..];
+                compute.prepare(last, cols, w.input(), &mut inputs).unwrap();
+                let mut alone = vec![f32::NAN; rows];
+                compute.matmul(&w, &inputs, &mut alone).unwrap();
+                assert_same_bits(&alone, &out[32 * rows..], &"the last token alone");
+                out
+            });
+        }
+    }
+}
+
+#[test]
+fn norms_and_activations_on_threads() {
+    let mut rng = Rng(12);
+    let (n, d) = (5, 1280);
+    let (x, y, weight) = (rng.floats(n * d), rng.floats(n * d), rng.floats(d));
+    let gates = rng.floats(n * 2 * d);
+    let as_floats = |x: &Activations| {
+        let quants = x.quants.iter().map(|&q| f32::from(q));
+        let sums = x.sums16.iter().chain(&x.sums32).map(|&s| f32::from(s));
+        let all = x.floats.iter().chain(&x.scales).copied();
+        all.chain(quants).chain(sums).collect::<Vec<_>>()
+    };
+    for kind in [InputKind::Float, InputKind::Block32, InputKind::Block256] {
+        everywhere(&format!("rms_norm {kind:?}"), |compute| {
+            let (mut x, mut to) = (x.clone(), Activations::default());
+            compute
+                .rms_norm(&mut x, Some(&y), &weight, 1e-5, kind, &mut to)
+                .unwrap();
+            x.extend(as_floats(&to));
+            x
+        });
+        everywhere(&format!("silu_mul {kind:?}"), |compute| {
+            let mut to = Activations::default();
+            compute.silu_mul(&gates, d, kind, &mut to).unwrap();
+            as_floats(&to)
+        });
+    }
+}
+
+#[test]
+fn attention_on_threads() {
+    let mut rng = Rng(13);
+    let (n_heads, n_kv_heads, head_dim, rope) = (6, 2, 24, 10);
+    let width = (n_heads + 2 * n_kv_heads) * head_dim;
+    // 33 and 70: a chunk of queries is 32.
+    let steps = [33, 1, 70, 1];
+    let total: usize = steps.iter().sum();
+    let (qkv, cos, sin) = (
+        rng.floats(total * width),
+        rng.floats(total * rope),
+        rng.floats(total * rope),
+    );
+    for format in [KvFormat::F32, KvFormat::F16, KvFormat::Q8] {
+        for window in [usize::MAX, 40] {
+            let layout = PageLayout { format, head_dim };
+            let heads = Heads {
+                n_heads,
+                n_kv_heads,
+                layout,
+                window,
+            };
+            everywhere(
+                &format!("attention {format:?}, window {window}"),
+                |compute| {
+                    let mut memory = vec![vec![0u8; heads.page_bytes()]; total.div_ceil(PAGE)];
+                    let parts: Vec<_> = memory.iter_mut().map(|page| page.as_mut_ptr()).collect();
+                    let (mut all, mut start) = (Vec::new(), 0);
+                    for n in steps {
+                        // Pages that no query sees any more are let go.
+                        let first = (start + 1usize).saturating_sub(window) / PAGE * PAGE;
+                        // SAFETY: the pages live as long as this, and this is the only user.
+                        let pages = unsafe { Pages::new(&parts[first / PAGE..], first) };
+                        let mut qkv = qkv[start * width..(start + n) * width].to_vec();
+                        let angles = (
+                            &cos[start * rope..(start + n) * rope],
+                            &sin[start * rope..(start + n) * rope],
+                        );
+                        compute
+                            .rotate_and_store(&mut qkv, &heads, start, angles, pages)
+                            .unwrap();
+                        let mut out = vec![f32::NAN; n * n_heads * head_dim];
+                        compute
+                            .attend(&qkv, &heads, start, pages, &mut out)
+                            .unwrap();
+                        all.extend(out);
+                        start += n;
+                    }
+                    all
+                },
+            );
+        }
+    }
+}
+
+#[test]
+fn every_type_with_kernels_is_tested() {
+    for id in 0..64 {
+        if let Some(ty) = GgmlType::from_id(id) {
+            let tested = QUANTIZED.contains(&ty) || FLOAT.contains(&ty);
+            assert_eq!(Matrix::supports(ty), tested, "{}", ty.name());
+        }
+    }
+}
