@@ -121,6 +121,20 @@ macro_rules! tier {
 tier!(scalar, crate::kernels::scalar::Scalar);
 #[cfg(target_arch = "x86_64")]
 tier!(avx2, crate::kernels::x86::avx2::Avx2, "avx2,fma,f16c");
+#[cfg(target_arch = "aarch64")]
+tier!(neon, crate::kernels::aarch64::neon::Neon, "neon");
+#[cfg(target_arch = "aarch64")]
+tier!(
+    dotprod,
+    crate::kernels::aarch64::dotprod::DotProd,
+    "neon,dotprod"
+);
+#[cfg(target_arch = "aarch64")]
+tier!(
+    i8mm,
+    crate::kernels::aarch64::i8mm::I8mm,
+    "neon,dotprod,i8mm"
+);
 
 impl Tier {
     /// The functions of `isa`, which must be available.
@@ -129,6 +143,12 @@ impl Tier {
         match isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => avx2::TIER,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => neon::TIER,
+            #[cfg(target_arch = "aarch64")]
+            Isa::DotProd => dotprod::TIER,
+            #[cfg(target_arch = "aarch64")]
+            Isa::I8mm => i8mm::TIER,
             _ => scalar::TIER,
         }
     }
