@@ -17,7 +17,7 @@ impl Rope {
     pub fn new(config: &RopeConfig) -> Self {
         let dim = config.dim as f64;
         let inverse_frequencies = (0..config.dim / 2)
-            .map(|i| f64::from(config.base).powf(-2.0 * i as f64 / dim) as f32)
+            .map(|i| libm::pow(f64::from(config.base), -2.0 * i as f64 / dim) as f32)
             .collect();
         Self {
             inverse_frequencies,
@@ -30,7 +30,7 @@ impl Rope {
             .flat_map(|position| {
                 self.inverse_frequencies.iter().map(move |f| {
                     let angle = f64::from(position as f32 * f);
-                    (angle.cos() as f32, angle.sin() as f32)
+                    (libm::cos(angle) as f32, libm::sin(angle) as f32)
                 })
             })
             .unzip()
