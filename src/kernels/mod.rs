@@ -24,6 +24,8 @@
     reason = "indices say which lane, row or token is meant in several arrays at once"
 )]
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 mod activations;
 mod attention;
 mod compute;

@@ -124,15 +124,35 @@ unsafe fn sub_block<S: Simd, F: Format, const N: usize, const SUB: usize>(
             let low = S::scale(x.scales.scale[2 * SUB].as_ptr().add(row));
             let high = S::scale(x.scales.scale[2 * SUB + 1].as_ptr().add(row));
             let [w0, w1, w2, w3, w4, w5, w6, w7] = w;
-            for t in 0..x.n {
+            let (w_low, w_high) = ([w0, w1, w2, w3], [w4, w5, w6, w7]);
+            let mut t = 0;
+            while S::TWO && t + 2 <= x.n {
+                let a = quants.add(t * 32);
+                let isum = isum.as_mut_ptr().add(t).cast::<[S::Int; 2]>();
+                let sums = S::dot4_two(*isum, w_low, F::MAX, a, low);
+                *isum = S::dot4_two(sums, w_high, F::MAX, a.add(16), high);
+                t += 2;
+            }
+            for t in t..x.n {
                 let a = quants.add(t * 32);
                 let isum = isum.as_mut_ptr().add(t);
-                let sum = S::dot4(*isum, [w0, w1, w2, w3], F::MAX, a, low);
-                *isum = S::dot4(sum, [w4, w5, w6, w7], F::MAX, a.add(16), high);
+                let sum = S::dot4(*isum, w_low, F::MAX, a, low);
+                *isum = S::dot4(sum, w_high, F::MAX, a.add(16), high);
             }
         } else {
             let scale = S::scale(x.scales.scale[SUB].as_ptr().add(row));
-            for t in 0..x.n {
+            let mut t = 0;
+            while S::TWO && t + 2 <= x.n {
+                let a = quants.add(t * 32);
+                let isum = isum.as_mut_ptr().add(t).cast::<[S::Int; 2]>();
+                *isum = if F::WIDE {
+                    S::dot8_wide_two(*isum, w, a, scale)
+                } else {
+                    S::dot8_two(*isum, w, F::MAX, a, scale)
+                };
+                t += 2;
+            }
+            for t in t..x.n {
                 let a = quants.add(t * 32);
                 let isum = isum.as_mut_ptr().add(t);
                 *isum = if F::WIDE {

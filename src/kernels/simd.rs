@@ -14,6 +14,8 @@ pub(super) trait Simd: Copy {
     const ROWS: usize;
     /// Signed weights are stored with this added, so that they are unsigned; 0 where the product takes them as they are.
     const WIDE_BIAS: i32;
+    /// Whether `dot4_two` and its kind are better than two of the others.
+    const TWO: bool = false;
     /// (ROWS, 4) bytes.
     type Bytes: Copy;
     /// (ROWS) i32.
@@ -67,6 +69,56 @@ pub(super) trait Simd: Copy {
         a: *const i8,
         scale: Self::Scale,
     ) -> Self::Int;
+    /// [`Self::dot4`] for two tokens: the second one's `a` is 32 further.
+    #[inline(always)]
+    unsafe fn dot4_two(
+        [x, y]: [Self::Int; 2],
+        w: [Self::Bytes; 4],
+        max: i32,
+        a: *const i8,
+        scale: Self::Scale,
+    ) -> [Self::Int; 2] {
+        // SAFETY: the caller's.
+        unsafe {
+            [
+                Self::dot4(x, w, max, a, scale),
+                Self::dot4(y, w, max, a.add(32), scale),
+            ]
+        }
+    }
+    /// [`Self::dot8`], likewise.
+    #[inline(always)]
+    unsafe fn dot8_two(
+        [x, y]: [Self::Int; 2],
+        w: [Self::Bytes; 8],
+        max: i32,
+        a: *const i8,
+        scale: Self::Scale,
+    ) -> [Self::Int; 2] {
+        // SAFETY: the caller's.
+        unsafe {
+            [
+                Self::dot8(x, w, max, a, scale),
+                Self::dot8(y, w, max, a.add(32), scale),
+            ]
+        }
+    }
+    /// [`Self::dot8_wide`], likewise.
+    #[inline(always)]
+    unsafe fn dot8_wide_two(
+        [x, y]: [Self::Int; 2],
+        w: [Self::Bytes; 8],
+        a: *const i8,
+        scale: Self::Scale,
+    ) -> [Self::Int; 2] {
+        // SAFETY: the caller's.
+        unsafe {
+            [
+                Self::dot8_wide(x, w, a, scale),
+                Self::dot8_wide(y, w, a.add(32), scale),
+            ]
+        }
+    }
     /// `(x[i], y[i])` of the rows from there on.
     unsafe fn pair(x: *const i8, y: *const i8) -> Self::Pair;
     /// `acc + p.0 * s[0] + p.1 * s[1]`, exactly.

@@ -154,6 +154,20 @@ tier!(
     crate::kernels::x86::avx512vnni::Avx512Vnni,
     "avx512vnni,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c"
 );
+#[cfg(target_arch = "aarch64")]
+tier!(neon, crate::kernels::aarch64::neon::Neon, "neon");
+#[cfg(target_arch = "aarch64")]
+tier!(
+    dotprod,
+    crate::kernels::aarch64::dotprod::DotProd,
+    "neon,dotprod"
+);
+#[cfg(target_arch = "aarch64")]
+tier!(
+    i8mm,
+    crate::kernels::aarch64::i8mm::I8mm,
+    "neon,dotprod,i8mm"
+);
 
 impl Tier {
     /// The functions of `isa`, which must be available.
@@ -168,6 +182,12 @@ impl Tier {
             Isa::Avx512 => avx512::TIER,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => avx512vnni::TIER,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => neon::TIER,
+            #[cfg(target_arch = "aarch64")]
+            Isa::DotProd => dotprod::TIER,
+            #[cfg(target_arch = "aarch64")]
+            Isa::I8mm => i8mm::TIER,
             _ => scalar::TIER,
         }
     }

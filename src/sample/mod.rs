@@ -72,7 +72,7 @@ fn argmax(logits: &[f32]) -> Option<u32> {
 pub fn logprob(logits: &[f32], id: u32) -> f32 {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|&l| f64::from(libm::expf(l - max))).sum();
-    (f64::from(logits[id as usize] - max) - sum.ln()) as f32
+    (f64::from(logits[id as usize] - max) - libm::log(sum)) as f32
 }
 
 #[cfg(test)]

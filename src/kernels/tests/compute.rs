@@ -2,7 +2,7 @@ use super::product::{FLOAT, Fill, QUANTIZED, Scale, blocks, float_weights};
 use super::{Rng, assert_same_bits, tiers};
 use crate::gguf::GgmlType;
 use crate::kernels::activations::{Activations, InputKind};
-use crate::kernels::compute::{Compute, Heads, Pages};
+use crate::kernels::compute::{Compute, Heads, Norm, Pages};
 use crate::kernels::isa::Isa;
 use crate::kernels::matrix::Matrix;
 use crate::kernels::pages::{KvFormat, PAGE, PageLayout};
@@ -40,11 +40,11 @@ fn products_on_threads() {
                 let mut inputs = Activations::default();
                 compute.prepare(&x, cols, w.input(), &mut inputs).unwrap();
                 let mut out = vec![f32::NAN; 33 * rows];
-                compute.matmul(&w, &inputs, &mut out).unwrap();
+                compute.matmul(&w, &inputs, &mut out, 0, rows).unwrap();
                 let last = &x[32 * cols..];
                 compute.prepare(last, cols, w.input(), &mut inputs).unwrap();
                 let mut alone = vec![f32::NAN; rows];
-                compute.matmul(&w, &inputs, &mut alone).unwrap();
+                compute.matmul(&w, &inputs, &mut alone, 0, rows).unwrap();
                 assert_same_bits(&alone, &out[32 * rows..], &"the last token alone");
                 out
             });
@@ -65,19 +65,29 @@ fn norms_and_activations_on_threads() {
         all.chain(quants).chain(sums).collect::<Vec<_>>()
     };
     for kind in [InputKind::Float, InputKind::Block32, InputKind::Block256] {
-        everywhere(&format!("rms_norm {kind:?}"), |compute| {
-            let (mut x, mut to) = (x.clone(), Activations::default());
-            compute
-                .rms_norm(&mut x, Some(&y), &weight, 1e-5, kind, &mut to)
-                .unwrap();
-            x.extend(as_floats(&to));
-            x
-        });
-        everywhere(&format!("silu_mul {kind:?}"), |compute| {
-            let mut to = Activations::default();
-            compute.silu_mul(&gates, d, kind, &mut to).unwrap();
-            as_floats(&to)
-        });
+        for bias in [None, Some(gates[..d].to_vec())] {
+            let norm = Norm {
+                weight: weight.clone(),
+                bias,
+                eps: 1e-5,
+            };
+            everywhere(&format!("norm {kind:?} {}", norm.bias.is_some()), |compute| {
+                let (mut x, mut to) = (x.clone(), Activations::default());
+                compute
+                    .norm(&mut x, Some(&y), &norm, kind, &mut to)
+                    .unwrap();
+                x.extend(as_floats(&to));
+                x
+            });
+        }
+        for gated in [true, false] {
+            everywhere(&format!("activate {kind:?} {gated}"), |compute| {
+                let mut to = Activations::default();
+                let gates = if gated { &gates } else { &x };
+                compute.activate(gates, d, gated, kind, &mut to).unwrap();
+                as_floats(&to)
+            });
+        }
     }
 }
 

@@ -167,11 +167,6 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn f16(x: u16) -> f32 {
-        Avx2::f16(x)
-    }
-
-    #[inline(always)]
     unsafe fn to_f16(x: f32) -> u16 {
         Avx2::to_f16(x)
     }

@@ -25,7 +25,6 @@ macro_rules! all_but_byte_products {
             load_f32(p: *const f32) -> Self::Float;
             load_f16(p: *const u16) -> Self::Float;
             load_i8(p: *const i8) -> Self::Float;
-            f16(x: u16) -> f32;
             to_f16(x: f32) -> u16;
             load_bf16(p: *const u16) -> Self::Float;
             store(p: *mut f32, v: Self::Float) -> ();
