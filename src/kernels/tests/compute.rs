@@ -71,14 +71,17 @@ fn norms_and_activations_on_threads() {
                 bias,
                 eps: 1e-5,
             };
-            everywhere(&format!("norm {kind:?} {}", norm.bias.is_some()), |compute| {
-                let (mut x, mut to) = (x.clone(), Activations::default());
-                compute
-                    .norm(&mut x, Some(&y), &norm, kind, &mut to)
-                    .unwrap();
-                x.extend(as_floats(&to));
-                x
-            });
+            everywhere(
+                &format!("norm {kind:?} {}", norm.bias.is_some()),
+                |compute| {
+                    let (mut x, mut to) = (x.clone(), Activations::default());
+                    compute
+                        .norm(&mut x, Some(&y), &norm, kind, &mut to)
+                        .unwrap();
+                    x.extend(as_floats(&to));
+                    x
+                },
+            );
         }
         for gated in [true, false] {
             everywhere(&format!("activate {kind:?} {gated}"), |compute| {
