@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -111,3 +113,23 @@ def test_other_engines_run_one_token_at_a_time(demo: Generator, engine: str) -> 
 def test_what_speculative_can_be(demo: Generator, value: object, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         demo.stream("Hello", speculative=value)  # type: ignore[arg-type]
+
+
+def test_guesses_do_not_change_the_factors_of_long_rope_early(tmp_path: Path) -> None:
+    """A step across the original context would rotate the tokens before it with the long factors."""
+    factors = [1.0 + i for i in range(8)], [1.0 + 0.1 * i for i in range(8)]
+    gen = Generator(tiny_model(tmp_path / "m.gguf", longrope=factors, original_context=60, attn_factor=1.2))
+    prompt = np.random.default_rng(3).integers(3, 300, 45).tolist()
+
+    def run(speculative: int | bool) -> tuple[list[float], int]:
+        # One token again and again, so that every guess is right; its logprob is the model's own.
+        stream = gen.stream_tokens(
+            prompt, max_tokens=40, temperature=0, ignore_eos=True, logit_bias={5: 1e6}, speculative=speculative
+        )
+        return [token.logprob for token in stream], stream.usage.accepted_tokens
+
+    expected, _ = run(False)
+    for speculative in (1, 3, 8):
+        found, accepted = run(speculative)
+        assert accepted > 10
+        assert found == expected

@@ -81,6 +81,14 @@ impl RopeConfig {
             _ => Regime::Short,
         }
     }
+
+    /// How many more tokens a sequence of `n_tokens` takes before its regime changes; `usize::MAX` is any number.
+    pub fn room(&self, n_tokens: usize) -> usize {
+        match &self.long {
+            Some(long) if n_tokens <= long.original => long.original - n_tokens,
+            _ => usize::MAX,
+        }
+    }
 }
 
 impl LongRope {
@@ -259,6 +267,7 @@ mod tests {
             (129, Regime::Long),
         ] {
             assert_eq!(config.regime(n), regime, "{n}");
+            assert_eq!(config.regime(n + config.room(n).min(1 << 20)), regime);
         }
         let rope = Rope::new(&config);
         let (cos, sin) = rope.tables(Regime::Short, 0, 1);
