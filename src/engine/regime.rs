@@ -62,11 +62,9 @@ impl<S: Restart> Sequence for Regimes<S> {
     /// A step that crosses the boundary rotates all its tokens with the long factors.
     fn room(&self) -> usize {
         let inner = self.inner.room();
-        match (self.regime, &self.rope.long) {
-            (Regime::Short, Some(long)) => {
-                inner.min(long.original.saturating_sub(self.tokens.len()))
-            }
-            _ => inner,
+        match self.regime {
+            Regime::Short => inner.min(self.rope.room(self.tokens.len())),
+            Regime::Long => inner,
         }
     }
 

@@ -216,8 +216,6 @@ impl Stream {
         if let Some(max) = self.request.max_tokens {
             room = room.min(max - self.n_generated - 1);
         }
-        // A guess must not change the factors that the tokens before it are rotated with.
-        room = room.min(self.model.config.rope.room(n_past + 1));
         self.row = 0;
         self.guesses.clear();
         self.guesses.extend_from_slice(self.lookup.guess(room));
