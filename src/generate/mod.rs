@@ -6,7 +6,7 @@ mod request;
 mod stream;
 mod turn;
 
-pub use model::{LoadOptions, Model};
+pub use model::{LoadOptions, Model, Work};
 pub use prompt::Prompt;
 pub use request::Request;
 pub use stream::{FinishReason, StopReason, Stream, Timings, Token, Usage};
