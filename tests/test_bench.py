@@ -1,4 +1,4 @@
-"""`candlewick bench`: what it reports and how it ends. No time is judged."""
+"""`candlewick bench` and benches/compare.py: what they report and how they end. No time is judged."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from candlewick import Generator, _native
 from candlewick.cli.bench import number
 
 BENCH = [sys.executable, "-m", "candlewick", "bench"]
+COMPARE = Path(__file__).parents[1] / "benches" / "compare.py"
 
 
 def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -123,3 +124,18 @@ def test_the_limits_can_be_measured() -> None:
     assert _native.read_rate(2, 1, False) > 0
     rate = _native.multiply_rate(1)
     assert rate is None or rate > 0
+
+
+def test_compare(demo: Generator) -> None:
+    path = demo.info["path"]
+    command = [sys.executable, COMPARE, path, "--systems", "native", "original", "llama", "--prompts", "8", "16"]
+    command += ["--decode-tokens", "2", "--rounds", "2", "--peer", "mistralrs=/no/such/python"]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert set(result["absent"]) >= {"mistralrs"} and "/no/such/python" in result["absent"]["mistralrs"]
+    for system in ("native", "original"):
+        for name in ("prompt of 8, tokens/s", "prompt of 16, tokens/s", "decode, tokens/s"):
+            check_spread(result["systems"][system][name], 2)
+            assert result["ratios"][system][name] > 0
+    assert result["ratios"]["native"]["decode, tokens/s"] == 1
