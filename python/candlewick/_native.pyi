@@ -6,11 +6,26 @@ from typing import Any, final
 from candlewick.stream import FinishReason
 
 __version__: str
-__all__ = ["Generator", "Stream", "Tokenizer", "__version__", "cache_dir", "cpu", "fetch", "start_threads"]
+__all__ = [
+    "Generator",
+    "Stream",
+    "Tokenizer",
+    "__version__",
+    "cache_dir",
+    "cpu",
+    "fetch",
+    "multiply_rate",
+    "read_bytes",
+    "read_rate",
+    "start_threads",
+]
 
 def start_threads() -> int: ...
 def cache_dir() -> Path: ...
 def cpu() -> tuple[list[str], str]: ...
+def read_bytes() -> int: ...
+def read_rate(n_threads: int, n_bytes: int, huge: bool) -> float: ...
+def multiply_rate(n_threads: int) -> float | None: ...
 def fetch(
     repo: str,
     *,
@@ -66,6 +81,8 @@ class Generator:
     def n_ctx(self) -> int: ...
     @property
     def info(self) -> dict[str, Any]: ...
+    @property
+    def work(self) -> tuple[int, int, int]: ...
     @property
     def closed(self) -> bool: ...
 

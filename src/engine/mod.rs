@@ -237,7 +237,7 @@ pub fn load(
         EngineKind::Original => original::load(gguf, config, options.n_ctx, device, interrupt),
         _ => {
             // Candle converts f16 keys and values on the CPU anew for each token, which at a context of 300 costs
-            // 40% of the decoding rate (Phi-3-mini, benches/generate.py).
+            // 40% of the decoding rate (Phi-3-mini, benches/compare.py).
             let best = if device.is_cpu() { KvType::F32 } else { KvType::F16 };
             let kv_type = options.kv_type.unwrap_or(best);
             candle::load(gguf, config, n_ctx, kv_type, device, interrupt)

@@ -8,7 +8,7 @@ mod stream;
 mod turn;
 
 pub use lookup::{MAX_GUESS, Speculation};
-pub use model::{LoadOptions, Model};
+pub use model::{LoadOptions, Model, Work};
 pub use prompt::Prompt;
 pub use request::Request;
 pub use stream::{FinishReason, StopReason, Stream, Timings, Token, Usage};

@@ -26,6 +26,17 @@ pub struct LoadOptions {
     pub engine: EngineOptions,
 }
 
+/// What one token costs, for comparison with what the machine can do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Bytes of the file's matrices that are read for a token whose logits are wanted.
+    pub weight_bytes: u64,
+    /// Multiplications by weights of the layers.
+    pub layer_products: u64,
+    /// The same for the logits, which a prompt needs once.
+    pub output_products: u64,
+}
+
 /// Weights, tokenizer and template of one file.
 pub struct Model {
     /// The file.
@@ -113,6 +124,27 @@ impl Model {
             return Err(Error::InvalidRequest("no ids to run".into()));
         }
         Ok(logits)
+    }
+
+    /// What passing one token through the matrices costs.
+    pub fn work(&self) -> Work {
+        let tied = self.gguf.tensor("output.weight").is_none();
+        let mut work = Work::default();
+        for tensor in self.gguf.tensors() {
+            let is_output = match tensor.name.as_str() {
+                "token_embd.weight" if !tied => continue,
+                "token_embd.weight" | "output.weight" => true,
+                _ if tensor.shape.len() != 2 => continue,
+                _ => false,
+            };
+            work.weight_bytes += tensor.n_bytes() as u64;
+            *(if is_output {
+                &mut work.output_products
+            } else {
+                &mut work.layer_products
+            }) += tensor.n_elements() as u64;
+        }
+        work
     }
 
     /// The quantization as people name it: the type of most of the weights' bytes, such as `"Q4_K"`.

@@ -31,6 +31,7 @@ mod attention;
 mod compute;
 mod format;
 mod isa;
+pub mod limits;
 mod math;
 mod matrix;
 mod ops;

@@ -182,6 +182,13 @@ impl Generator {
         Ok(info)
     }
 
+    /// Bytes of weights read for a token, and products of its layers and of its logits. For benchmarks.
+    #[getter]
+    fn work(&self) -> PyResult<(u64, u64, u64)> {
+        let work = self.model()?.work();
+        Ok((work.weight_bytes, work.layer_products, work.output_products))
+    }
+
     #[getter]
     fn closed(&self) -> bool {
         self.0

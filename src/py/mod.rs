@@ -6,6 +6,7 @@ mod convert;
 mod errors;
 mod generator;
 mod hub;
+mod machine;
 mod signals;
 mod stream;
 mod tokenizer;
@@ -21,6 +22,8 @@ mod _native {
     use super::generator::Generator;
     #[pymodule_export]
     use super::hub::{cache_dir, fetch};
+    #[pymodule_export]
+    use super::machine::{multiply_rate, read_bytes, read_rate};
     #[pymodule_export]
     use super::stream::Stream;
     #[pymodule_export]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from candlewick import __version__
-from candlewick.cli import cached, chat, completion, info, pull, run
+from candlewick.cli import bench, cached, chat, completion, info, pull, run
 
 EXAMPLES = """\
 examples:
@@ -59,6 +59,20 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(command=info.run)
 
     command = commands.add_parser(
+        "bench", help="measure a model on this CPU", description=bench.__doc__, epilog=bench.EXAMPLES
+    )
+    command.add_argument("model", metavar="MODEL", help=_MODEL)
+    _source_options(command)
+    command.add_argument("--engine", default="auto", help=f"{_ENGINE} (default: %(default)s)")
+    command.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all this process may use)")
+    command.add_argument("--kv-type", default="auto", help="auto, f16, f32 or q8_0 (default: %(default)s)")
+    command.add_argument("--repeat", type=int, metavar="N", help="runs of each measurement (default: 3; 1 if quick)")
+    command.add_argument("--quick", action="store_true", help="one run, and no long prompts or contexts")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.add_argument("--svg", metavar="FILE", help="write a picture of the figures")
+    command.set_defaults(command=bench.run)
+
+    command = commands.add_parser(
         "completion", help="print a completion script for a shell", description=completion.__doc__
     )
     command.add_argument("shell", choices=completion.SHELLS)
@@ -73,6 +87,7 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**options, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)  # type: ignore[arg-type]
 
 
+_ENGINE = "auto, native, candle or original"
 _MODEL = "a .gguf file, a folder that holds one, a repository of the hub (owner/name[:Q5_K_M]), or demo"
 
 
@@ -87,7 +102,7 @@ def _model_options(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("model")
     group.add_argument("--model", help=f"{_MODEL} (default: Phi-3-mini from the hub, 2.4 GB)")
     _source_options(group)
-    group.add_argument("--engine", default="auto", help="auto, candle or original (default: %(default)s)")
+    group.add_argument("--engine", default="auto", help=f"{_ENGINE} (default: %(default)s)")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or metal (default: %(default)s)")
     group.add_argument("--n-ctx", type=int, metavar="N", help="context in tokens (default: the model's)")
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all this process may use)")
