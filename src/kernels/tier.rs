@@ -11,6 +11,7 @@ use crate::gguf::GgmlType;
 
 type Product = unsafe fn(&Job);
 type FloatProduct = unsafe fn(&FloatJob);
+type LayerNorm = unsafe fn(&[f32], &[f32], &[f32], f32, &mut [f32]);
 
 /// The functions of one tier. Calling them is safe as far as the CPU goes: a table is only made for a tier that is
 /// available.
@@ -22,7 +23,7 @@ pub(super) struct Tier {
     pub attend: unsafe fn(&Attend, &mut Scratch),
     pub write_kv: unsafe fn(&PageLayout, *mut u8, usize, &[f32], &[f32]),
     pub rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
-    pub layer_norm: unsafe fn(&[f32], &[f32], &[f32], f32, &mut [f32]),
+    pub layer_norm: LayerNorm,
     pub add: unsafe fn(&mut [f32], &[f32]),
     pub silu_mul: unsafe fn(&[f32], &[f32], &Writer, usize, usize),
     pub gelu: unsafe fn(&[f32], &Writer, usize, usize),

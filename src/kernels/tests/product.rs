@@ -192,8 +192,7 @@ impl Weights {
         }
         let mut bytes = Vec::new();
         for i in 0..matrix.n_tiles() {
-            // SAFETY: a tile has that many bytes.
-            bytes.extend(unsafe { std::slice::from_raw_parts(matrix.tile(i), matrix.tile_bytes) });
+            bytes.extend(matrix.tile(i));
         }
         Self {
             ty,
