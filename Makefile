@@ -16,10 +16,10 @@ endif
 
 RUST_SOURCES := $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help demo test test-rust test-python lint stubs bench-download wheel clean
+.PHONY: help demo test test-rust test-aarch64 test-python lint stubs bench-download wheel clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 demo: $(VENV)/package ## build, and stream a haiku from the model inside the package
 	@$(BIN)/candlewick run --model demo "$(PROMPT)"
@@ -32,6 +32,9 @@ test: $(VENV)/package ## everything a change must pass: Rust tests, Python tests
 
 test-rust: ## Rust tests
 	cargo test $(CARGO_FLAGS) --quiet
+
+test-aarch64: ## the kernels and the ids they lead to on 64-bit ARM, cross-compiled and run under qemu
+	scripts/test_kernels_aarch64.sh
 
 test-python: $(VENV)/package ## Python tests and docstring examples
 	$(BIN)/python -m pytest
