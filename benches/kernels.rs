@@ -132,7 +132,7 @@ fn measure(
         .iter()
         .map(|&isa| Compute::new(isa, options.n_threads))
         .collect();
-    let n_bytes = Matrix::n_bytes(ty, rows, cols).ok_or("no kernels for this type")?;
+    let n_bytes = Matrix::n_bytes(ty, rows, cols);
     let file = weights(rows * cols / ty.block_len() as usize * ty.block_bytes() as usize);
     let mut matrices = Vec::new();
     for _ in 0..options.n_bytes.div_ceil(n_bytes) {
@@ -184,10 +184,10 @@ fn rate(compute: &Compute, matrices: &[Matrix], n: usize) -> Result<f64, Error> 
     let (mut inputs, mut out) = (Activations::default(), vec![0.0; n * rows]);
     compute.prepare(&x, cols, matrices[0].input(), &mut inputs)?;
     // The first time starts the threads and wakes the units.
-    compute.matmul(&matrices[matrices.len() - 1], &inputs, &mut out)?;
+    compute.matmul(&matrices[matrices.len() - 1], &inputs, &mut out, 0, rows)?;
     let (mut done, start) = (0, Instant::now());
     for matrix in matrices.iter().cycle() {
-        compute.matmul(matrix, &inputs, &mut out)?;
+        compute.matmul(matrix, &inputs, &mut out, 0, rows)?;
         done += 1;
         if start.elapsed() >= MEASURE {
             break;

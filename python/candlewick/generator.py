@@ -62,12 +62,14 @@ class Generator:
         tokenizer: A ``tokenizer.json`` (or a folder or repository that holds one) to use instead of the vocabulary
             in the GGUF.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"metal"``; the last three need a build with them.
-        engine: ``"auto"``, ``"candle"``, or ``"original"``, the loop candlewick grew from, kept for comparison.
+        engine: ``"native"``, our own kernels on the CPU; ``"candle"``, for CUDA and Metal; ``"original"``, the loop
+            candlewick grew from, kept for comparison; or ``"auto"``: native on the CPU, candle elsewhere.
         n_ctx: Context in tokens, prompt and answer together; ``None`` is what the model was made for. Memory for it
             is taken as it is used.
-        n_threads: CPU threads; ``None`` is as many as this process may use. One number for the whole process.
-        kv_type: How keys and values are stored: ``"f32"``, ``"f16"`` (half the memory; on the CPU slower with this
-            engine), or ``"auto"``: f32 on the CPU, f16 elsewhere.
+        n_threads: CPU threads; ``None`` is as many as this process may use. The other engines than native have one
+            number for the whole process.
+        kv_type: How keys and values are stored: ``"f32"``, ``"f16"`` (half the memory), ``"q8_0"`` (about a quarter;
+            native only), or ``"auto"``: f32 for Candle on the CPU, where it is the fastest, f16 otherwise.
         mmap: Map the file (it must then not be shortened while in use; replacing it is fine), or read it.
         cache_dir: Where fetched files are kept; ``None`` is the folder of ``HF_HUB_CACHE``, ``HF_HOME`` or
             ``XDG_CACHE_HOME``, as for ``huggingface_hub``.
