@@ -85,7 +85,7 @@ impl<'a> ModelTensors<'a> {
         };
         let d = config.d_model;
         let vocab = [config.n_vocab, d];
-        let token_embd = finder.tensor("token_embd.weight", &vocab)?;
+        let token_embd = weights(finder.tensor("token_embd.weight", &vocab)?)?;
         let layers = (0..config.n_layers)
             .map(|i| finder.layer(i))
             .collect::<Result<_>>()?;
@@ -176,7 +176,7 @@ impl<'a> Finder<'a, '_> {
 
     fn linear(&self, name: &str, shape: [usize; 2]) -> Result<LinearTensors<'a>> {
         Ok(LinearTensors {
-            weight: self.tensor(&format!("{name}.weight"), &shape)?,
+            weight: weights(self.tensor(&format!("{name}.weight"), &shape)?)?,
             bias: self.bias(name, shape[0])?,
         })
     }
@@ -215,6 +215,20 @@ impl<'a> Finder<'a, '_> {
         }
         self.seen.borrow_mut().insert(name.to_owned());
         Ok(tensor)
+    }
+}
+
+/// No quantization stores weights as integers without a scale: they are indices of something, or damage.
+fn weights(tensor: &TensorInfo) -> Result<&TensorInfo> {
+    match tensor.ty {
+        GgmlType::I8 | GgmlType::I16 | GgmlType::I32 | GgmlType::I64 => {
+            Err(Error::ModelFormat(format!(
+                "tensor `{}` has type {}, expected weights: floats or a quantized type",
+                tensor.name,
+                tensor.ty.name()
+            )))
+        }
+        _ => Ok(tensor),
     }
 }
 
