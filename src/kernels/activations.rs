@@ -24,6 +24,11 @@ impl InputKind {
             Self::Block256 => 256,
         }
     }
+
+    /// Quants of a token that stand together: a cache line where the block has several.
+    pub(super) fn chunk(self) -> usize {
+        self.block().min(64)
+    }
 }
 
 /// Inputs of up to `n` tokens, (n, k), in one form. The memory is kept from step to step.
@@ -34,7 +39,7 @@ pub struct Activations {
     pub(super) k: usize,
     // Float: (n, k)
     pub(super) floats: Vec<f32>,
-    // (k / 32, n, 32)
+    // (k / chunk, n, chunk)
     pub(super) quants: Vec<i8>,
     // (k / block, n)
     pub(super) scales: Vec<f32>,
@@ -147,8 +152,10 @@ impl Writer {
             unsafe {
                 *self.scales.add(b * self.n + t) = max / 127.0;
                 for (s, x) in x.chunks_exact(32).enumerate() {
-                    let sub = b * (BLOCK / 32) + s;
-                    let q = self.quants.add((sub * self.n + t) * 32);
+                    let (chunk, at) = (self.kind.chunk(), b * BLOCK + 32 * s);
+                    let q = self
+                        .quants
+                        .add((at / chunk * self.n + t) * chunk + at % chunk);
                     let mut sums = [0i32; 2];
                     for (half, x) in x.chunks_exact(16).enumerate() {
                         let mut sum = 0;

@@ -2,6 +2,7 @@
 //!
 //! Work is handed out in items that do not depend on how many threads there are, and no sum crosses an item.
 
+use std::mem::MaybeUninit;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::activations::{Activations, InputKind, Writer};
@@ -12,7 +13,7 @@ use super::matrix::Matrix;
 use super::pages::{PAGE, PageLayout};
 use super::pool::Pool;
 use super::product::{FloatJob, Job, TOKENS};
-use super::tier::Tier;
+use super::tier::{MOST_TOKENS, Tier};
 use crate::error::Result;
 use crate::gguf::GgmlType;
 
@@ -151,6 +152,7 @@ impl Compute {
         let has_kernel = Matrix::supports(w.ty);
         let float_product =
             (self.tier.float_product)(if has_kernel { w.ty } else { GgmlType::F32 });
+        let tokens = product.map_or(TOKENS, |product| product.tokens);
         self.pool.run(n_tiles.div_ceil(per), &|worker, i| {
             let mut scratch = (!has_kernel).then(|| self.scratch(worker));
             for tile in i * per..n_tiles.min((i + 1) * per) {
@@ -162,16 +164,16 @@ impl Compute {
                     }
                 };
                 let rows = ROWS.min(w.rows - tile * ROWS);
-                for t in (0..x.n).step_by(TOKENS) {
-                    let n = TOKENS.min(x.n - t);
+                for t in (0..x.n).step_by(tokens) {
+                    let n = tokens.min(x.n - t);
                     // SAFETY: column `first + tile * ROWS` of token `t` lies within `out`.
                     let place = unsafe { to.get().add(t * width + first + tile * ROWS) };
                     // The last tile's rows beyond the matrix have no place in `out`.
-                    let mut last = [0.0f32; ROWS * TOKENS];
+                    let mut last = MaybeUninit::<[f32; ROWS * MOST_TOKENS]>::uninit();
                     let (out, out_stride) = if rows == ROWS {
                         (place, width)
                     } else {
-                        (last.as_mut_ptr(), ROWS)
+                        (last.as_mut_ptr().cast(), ROWS)
                     };
                     // SAFETY: the tier is available; the tile, the inputs of tokens t to t + n and the outputs of
                     // this tile are within their buffers, and no other item has the same outputs.
@@ -187,11 +189,12 @@ impl Compute {
                                 out_stride,
                             });
                         } else if let Some(product) = product {
-                            let block = x.kind.block();
-                            product[usize::from(n > 1)](&Job {
+                            let (block, chunk) = (x.kind.block(), x.kind.chunk());
+                            let product = if n == 1 { product.one } else { product.many };
+                            product(&Job {
                                 weights,
                                 n_blocks: w.n_blocks,
-                                quants: x.quants.as_ptr().add(t * 32),
+                                quants: x.quants.as_ptr().add(t * chunk),
                                 scales: x.scales.as_ptr().add(t),
                                 sums16: x.sums16.as_ptr().add(t * (block / 16)),
                                 sums32: x.sums32.as_ptr().add(t * (block / 32)),
@@ -202,9 +205,10 @@ impl Compute {
                             });
                         }
                         if rows < ROWS {
-                            for (i, last) in last.chunks_exact(ROWS).enumerate().take(n) {
+                            let last = last.as_ptr().cast::<f32>();
+                            for i in 0..n {
                                 let out = place.add(i * width);
-                                out.copy_from_nonoverlapping(last.as_ptr(), rows);
+                                out.copy_from_nonoverlapping(last.add(i * ROWS), rows);
                             }
                         }
                     }

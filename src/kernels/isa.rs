@@ -68,6 +68,10 @@ impl Isa {
                 Self::AvxVnni => avx2 && has!("avxvnni"),
                 Self::Avx512 => avx512,
                 Self::Avx512Vnni => avx512 && has!("avx512vnni"),
+                #[cfg(target_os = "linux")]
+                Self::Amx => {
+                    avx512 && has!("avx512vnni") && crate::kernels::x86::amx::is_available()
+                }
                 _ => false,
             }
         }

@@ -28,8 +28,9 @@ pub(super) struct Job {
     /// Blocks of 16 rows, `n_blocks` of them.
     pub weights: *const u8,
     pub n_blocks: usize,
-    /// Quantized activations: (inputs / 32, stride, 32) i8, from the first token of the job on. In this order the
-    /// tokens of a sub-block stream past the weights that are in registers.
+    /// Quantized activations: (inputs / chunk, stride, chunk) i8, where a chunk is 64 or the whole block, from the
+    /// first token of the job on. In this order the tokens of a sub-block stream past the weights that are in
+    /// registers, and 16 tokens of a chunk are a tile of AMX.
     pub quants: *const i8,
     /// (blocks, stride) f32
     pub scales: *const f32,
@@ -93,13 +94,24 @@ pub(super) unsafe fn tile<S: Simd, F: Format, const N: usize>(job: &Job) {
 }
 
 /// A vector's rows of one block.
-struct Part<'a> {
-    block: *const u8,
-    h: usize,
-    quants: *const i8,
-    stride: usize,
-    scales: &'a Scales,
-    n: usize,
+pub(super) struct Part<'a> {
+    pub block: *const u8,
+    pub h: usize,
+    pub quants: *const i8,
+    pub stride: usize,
+    pub scales: &'a Scales,
+    pub n: usize,
+}
+
+/// Fetches what comes after sub-block `SUB`'s share of the block.
+#[inline(always)]
+pub(super) unsafe fn prefetch<S: Simd, F: Format, const SUB: usize>(block: *const u8) {
+    let (lines, subs) = (F::BYTES.div_ceil(64), F::BLOCK / 32);
+    for line in lines * SUB / subs..lines * (SUB + 1) / subs {
+        let p = block.wrapping_add(line * 64);
+        // SAFETY: the caller's; any address may be fetched.
+        unsafe { S::prefetch(p.wrapping_add(NEAR), p.wrapping_add(FAR)) };
+    }
 }
 
 /// Adds the products of 32 inputs: the weights are unpacked once and stay in registers for all tokens.
@@ -111,15 +123,14 @@ unsafe fn sub_block<S: Simd, F: Format, const N: usize, const SUB: usize>(
     // SAFETY: the caller's.
     unsafe {
         if x.h == 0 {
-            let (lines, subs) = (F::BYTES.div_ceil(64), F::BLOCK / 32);
-            for line in lines * SUB / subs..lines * (SUB + 1) / subs {
-                let p = x.block.wrapping_add(line * 64);
-                S::prefetch(p.wrapping_add(NEAR), p.wrapping_add(FAR));
-            }
+            prefetch::<S, F, SUB>(x.block);
         }
         let row = x.h * S::ROWS;
         let w = F::unpack::<S, SUB>(x.block.add(4 * row));
-        let quants = x.quants.add(SUB * x.stride * 32);
+        let chunk = F::BLOCK.min(64);
+        let quants = x
+            .quants
+            .add(SUB * 32 / chunk * x.stride * chunk + SUB * 32 % chunk);
         if F::PER == 16 {
             let low = S::scale(x.scales.scale[2 * SUB].as_ptr().add(row));
             let high = S::scale(x.scales.scale[2 * SUB + 1].as_ptr().add(row));
@@ -127,14 +138,14 @@ unsafe fn sub_block<S: Simd, F: Format, const N: usize, const SUB: usize>(
             let (w_low, w_high) = ([w0, w1, w2, w3], [w4, w5, w6, w7]);
             let mut t = 0;
             while S::TWO && t + 2 <= x.n {
-                let a = quants.add(t * 32);
+                let a = [quants.add(t * chunk), quants.add((t + 1) * chunk)];
                 let isum = isum.as_mut_ptr().add(t).cast::<[S::Int; 2]>();
                 let sums = S::dot4_two(*isum, w_low, F::MAX, a, low);
-                *isum = S::dot4_two(sums, w_high, F::MAX, a.add(16), high);
+                *isum = S::dot4_two(sums, w_high, F::MAX, a.map(|a| a.add(16)), high);
                 t += 2;
             }
             for t in t..x.n {
-                let a = quants.add(t * 32);
+                let a = quants.add(t * chunk);
                 let isum = isum.as_mut_ptr().add(t);
                 let sum = S::dot4(*isum, w_low, F::MAX, a, low);
                 *isum = S::dot4(sum, w_high, F::MAX, a.add(16), high);
@@ -143,7 +154,7 @@ unsafe fn sub_block<S: Simd, F: Format, const N: usize, const SUB: usize>(
             let scale = S::scale(x.scales.scale[SUB].as_ptr().add(row));
             let mut t = 0;
             while S::TWO && t + 2 <= x.n {
-                let a = quants.add(t * 32);
+                let a = [quants.add(t * chunk), quants.add((t + 1) * chunk)];
                 let isum = isum.as_mut_ptr().add(t).cast::<[S::Int; 2]>();
                 *isum = if F::WIDE {
                     S::dot8_wide_two(*isum, w, a, scale)
@@ -153,7 +164,7 @@ unsafe fn sub_block<S: Simd, F: Format, const N: usize, const SUB: usize>(
                 t += 2;
             }
             for t in t..x.n {
-                let a = quants.add(t * 32);
+                let a = quants.add(t * chunk);
                 let isum = isum.as_mut_ptr().add(t);
                 *isum = if F::WIDE {
                     S::dot8_wide(*isum, w, a, scale)
@@ -167,7 +178,7 @@ unsafe fn sub_block<S: Simd, F: Format, const N: usize, const SUB: usize>(
 
 /// Takes off the offset, and turns the sums of a block into floats.
 #[inline(always)]
-unsafe fn finish<S: Simd, F: Format, const N: usize>(
+pub(super) unsafe fn finish<S: Simd, F: Format, const N: usize>(
     x: &Part,
     job: &Job,
     first: usize,

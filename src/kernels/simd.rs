@@ -69,20 +69,20 @@ pub(super) trait Simd: Copy {
         a: *const i8,
         scale: Self::Scale,
     ) -> Self::Int;
-    /// [`Self::dot4`] for two tokens: the second one's `a` is 32 further.
+    /// [`Self::dot4`] for two tokens, each with its own `a`.
     #[inline(always)]
     unsafe fn dot4_two(
         [x, y]: [Self::Int; 2],
         w: [Self::Bytes; 4],
         max: i32,
-        a: *const i8,
+        a: [*const i8; 2],
         scale: Self::Scale,
     ) -> [Self::Int; 2] {
         // SAFETY: the caller's.
         unsafe {
             [
-                Self::dot4(x, w, max, a, scale),
-                Self::dot4(y, w, max, a.add(32), scale),
+                Self::dot4(x, w, max, a[0], scale),
+                Self::dot4(y, w, max, a[1], scale),
             ]
         }
     }
@@ -92,14 +92,14 @@ pub(super) trait Simd: Copy {
         [x, y]: [Self::Int; 2],
         w: [Self::Bytes; 8],
         max: i32,
-        a: *const i8,
+        a: [*const i8; 2],
         scale: Self::Scale,
     ) -> [Self::Int; 2] {
         // SAFETY: the caller's.
         unsafe {
             [
-                Self::dot8(x, w, max, a, scale),
-                Self::dot8(y, w, max, a.add(32), scale),
+                Self::dot8(x, w, max, a[0], scale),
+                Self::dot8(y, w, max, a[1], scale),
             ]
         }
     }
@@ -108,14 +108,14 @@ pub(super) trait Simd: Copy {
     unsafe fn dot8_wide_two(
         [x, y]: [Self::Int; 2],
         w: [Self::Bytes; 8],
-        a: *const i8,
+        a: [*const i8; 2],
         scale: Self::Scale,
     ) -> [Self::Int; 2] {
         // SAFETY: the caller's.
         unsafe {
             [
-                Self::dot8_wide(x, w, a, scale),
-                Self::dot8_wide(y, w, a.add(32), scale),
+                Self::dot8_wide(x, w, a[0], scale),
+                Self::dot8_wide(y, w, a[1], scale),
             ]
         }
     }

@@ -10,6 +10,21 @@ use super::product::{self, FloatFormat, FloatJob, Job, TOKENS};
 use crate::gguf::GgmlType;
 
 type Product = unsafe fn(&Job);
+
+/// The products of one type.
+#[derive(Clone, Copy)]
+pub(super) struct Products {
+    /// For one token.
+    pub one: Product,
+    /// For up to `tokens`.
+    pub many: Product,
+    /// At most [`MOST_TOKENS`].
+    pub tokens: usize,
+}
+
+/// No tier takes more tokens together.
+pub(super) const MOST_TOKENS: usize = 256;
+
 type FloatProduct = unsafe fn(&FloatJob);
 type LayerNorm = unsafe fn(&[f32], &[f32], &[f32], f32, &mut [f32]);
 
@@ -17,8 +32,7 @@ type LayerNorm = unsafe fn(&[f32], &[f32], &[f32], f32, &mut [f32]);
 /// available.
 #[derive(Clone, Copy)]
 pub(super) struct Tier {
-    /// One token, and up to [`TOKENS`].
-    pub product: fn(GgmlType) -> Option<[Product; 2]>,
+    pub product: fn(GgmlType) -> Option<Products>,
     pub float_product: fn(GgmlType) -> Option<FloatProduct>,
     pub attend: unsafe fn(&Attend, &mut Scratch),
     pub write_kv: unsafe fn(&PageLayout, *mut u8, usize, &[f32], &[f32]),
@@ -99,10 +113,14 @@ macro_rules! tier {
                 unsafe { to.write(t, from, x) }
             }
 
-            fn product(ty: GgmlType) -> Option<[Product; 2]> {
+            fn product(ty: GgmlType) -> Option<Products> {
                 macro_rules! kernels {
                     ($f:ty) => {
-                        [tile::<$f, 1> as Product, tile::<$f, TOKENS>]
+                        Products {
+                            one: tile::<$f, 1>,
+                            many: tile::<$f, TOKENS>,
+                            tokens: TOKENS,
+                        }
                     };
                 }
                 with_format!(ty, kernels)
@@ -170,6 +188,46 @@ tier!(
     "neon,dotprod,i8mm"
 );
 
+/// AVX512-VNNI, but many tokens with blocks of 256 on the matrix unit.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx {
+    use super::*;
+    use crate::kernels::format;
+    use crate::kernels::x86::amx as tiles;
+
+    #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+    unsafe fn tile<F: Format>(job: &Job) {
+        // SAFETY: the caller's; the features are this function's.
+        unsafe { tiles::tile::<F>(job) }
+    }
+
+    fn product(ty: GgmlType) -> Option<Products> {
+        let products = (avx512vnni::TIER.product)(ty)?;
+        let many: Product = match ty {
+            GgmlType::Q4_K => tile::<format::Q4K>,
+            GgmlType::Q5_K => tile::<format::Q5K>,
+            GgmlType::Q6_K => tile::<format::Q6K>,
+            GgmlType::Q2_K => tile::<format::Q2K>,
+            GgmlType::Q3_K => tile::<format::Q3K>,
+            GgmlType::IQ4_XS => tile::<format::Iq4Xs>,
+            _ => return Some(products),
+        };
+        Some(Products {
+            many,
+            tokens: const {
+                assert!(tiles::TOKENS <= MOST_TOKENS);
+                tiles::TOKENS
+            },
+            ..products
+        })
+    }
+
+    pub(super) const TIER: Tier = Tier {
+        product,
+        ..avx512vnni::TIER
+    };
+}
+
 impl Tier {
     /// The functions of `isa`, which must be available.
     pub fn of(isa: Isa) -> Self {
@@ -183,6 +241,8 @@ impl Tier {
             Isa::Avx512 => avx512::TIER,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => avx512vnni::TIER,
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Isa::Amx => amx::TIER,
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => neon::TIER,
             #[cfg(target_arch = "aarch64")]

@@ -31,13 +31,13 @@ impl Dot for Smmla {
     unsafe fn dot_two<const G: usize>(
         w: [uint8x16_t; G],
         _max: i32,
-        a: *const i8,
+        a: [*const i8; 2],
     ) -> [int32x4_t; 2] {
         // (row, token) of the first two rows, and of the others.
         let (mut low, mut high) = (vdupq_n_s32(0), vdupq_n_s32(0));
         for g in (0..G).step_by(4) {
-            let x = vreinterpretq_s64_s8(vld1q_s8(a.add(4 * g)));
-            let y = vreinterpretq_s64_s8(vld1q_s8(a.add(32 + 4 * g)));
+            let x = vreinterpretq_s64_s8(vld1q_s8(a[0].add(4 * g)));
+            let y = vreinterpretq_s64_s8(vld1q_s8(a[1].add(4 * g)));
             let tokens = [vzip1q_s64(x, y), vzip2q_s64(x, y)].map(|v| vreinterpretq_s8_s64(v));
             for (i, tokens) in tokens.into_iter().enumerate() {
                 let first = vreinterpretq_u32_u8(w[g + 2 * i]);

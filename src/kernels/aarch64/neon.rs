@@ -23,14 +23,14 @@ pub(in crate::kernels) trait Dot: Copy {
     /// Whether [`Self::dot_two`] is better than two of them.
     const TWO: bool = false;
 
-    /// The same for two tokens: the second one's `a` is 32 further.
+    /// The same for two tokens, each with its own `a`.
     #[inline(always)]
     unsafe fn dot_two<const G: usize>(
         w: [uint8x16_t; G],
         max: i32,
-        a: *const i8,
+        a: [*const i8; 2],
     ) -> [int32x4_t; 2] {
-        [Self::dot(w, max, a), Self::dot(w, max, a.add(32))]
+        [Self::dot(w, max, a[0]), Self::dot(w, max, a[1])]
     }
 }
 
@@ -132,7 +132,7 @@ impl<D: Dot> Simd for Neon<D> {
         acc: [int32x4_t; 2],
         w: [uint8x16_t; 4],
         max: i32,
-        a: *const i8,
+        a: [*const i8; 2],
         scale: int32x4_t,
     ) -> [int32x4_t; 2] {
         times(acc, D::dot_two(w, max, a), scale)
@@ -143,7 +143,7 @@ impl<D: Dot> Simd for Neon<D> {
         acc: [int32x4_t; 2],
         w: [uint8x16_t; 8],
         max: i32,
-        a: *const i8,
+        a: [*const i8; 2],
         scale: int32x4_t,
     ) -> [int32x4_t; 2] {
         times(acc, D::dot_two(w, max, a), scale)
@@ -153,7 +153,7 @@ impl<D: Dot> Simd for Neon<D> {
     unsafe fn dot8_wide_two(
         acc: [int32x4_t; 2],
         w: [uint8x16_t; 8],
-        a: *const i8,
+        a: [*const i8; 2],
         scale: int32x4_t,
     ) -> [int32x4_t; 2] {
         times(acc, D::dot_two(w, 128, a), scale)

@@ -1,14 +1,14 @@
 use super::product::{FLOAT, Fill, QUANTIZED, Scale, blocks, float_weights};
 use super::{Rng, assert_same_bits, tiers};
-use crate::gguf::GgmlType;
+use crate::gguf::{GgmlType, dequantize};
 use crate::kernels::activations::{Activations, InputKind};
 use crate::kernels::compute::{Compute, Heads, Norm, Pages};
 use crate::kernels::isa::Isa;
 use crate::kernels::matrix::Matrix;
 use crate::kernels::pages::{KvFormat, PAGE, PageLayout};
 
-/// Runs `step` on each tier with 1, 2 and 3 threads, and compares with scalar on one.
-fn everywhere(what: &str, step: impl Fn(&Compute) -> Vec<f32>) {
+/// Runs `step` on each tier with 1, 2 and 3 threads, and compares with scalar on one, which is returned.
+fn everywhere(what: &str, step: impl Fn(&Compute) -> Vec<f32>) -> Vec<f32> {
     let expected = step(&Compute::new(Isa::Scalar, 1));
     for (isa, _) in tiers() {
         for n_threads in [1, 2, 3] {
@@ -17,6 +17,7 @@ fn everywhere(what: &str, step: impl Fn(&Compute) -> Vec<f32>) {
             assert_same_bits(&got, &expected, &what);
         }
     }
+    expected
 }
 
 /// What a token gets alone is what it gets among others.
@@ -29,12 +30,14 @@ fn products_on_threads() {
             let cols = if quantized { 512 } else { 19 };
             let file = if quantized {
                 let n = rows * cols / ty.block_len() as usize;
-                blocks(&mut rng, ty, n, Fill::Random, Scale::Any)
+                blocks(&mut rng, ty, n, Fill::Random, Scale::Are(0.013, -0.004))
             } else {
                 float_weights(&mut rng, ty, rows * cols)
             };
             let x = rng.floats(33 * cols);
-            everywhere(&format!("{} {rows} x {cols}", ty.name()), |compute| {
+            let mut weights = vec![0.0; rows * cols];
+            dequantize(ty, &file, &mut weights);
+            let out = everywhere(&format!("{} {rows} x {cols}", ty.name()), |compute| {
                 let mut w = Matrix::allocate(ty, rows, cols).unwrap();
                 compute.pack(&mut w, &file).unwrap();
                 let mut inputs = Activations::default();
@@ -48,6 +51,15 @@ fn products_on_threads() {
                 assert_same_bits(&alone, &out[32 * rows..], &"the last token alone");
                 out
             });
+            // Every number is where it should be: inputs below 1 are rounded by at most 1 / 254.
+            for (out, x) in out.chunks_exact(rows).zip(x.chunks_exact(cols)) {
+                for (got, w) in out.iter().zip(weights.chunks_exact(cols)) {
+                    let terms = || w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x));
+                    let size: f64 = w.iter().map(|w| f64::from(w.abs())).sum();
+                    let error = (f64::from(*got) - terms().sum::<f64>()).abs();
+                    assert!(error <= size / 250.0 + 0.1, "{} {error}", ty.name());
+                }
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::gguf::{GgmlType, dequantize};
 use crate::kernels::format::ROWS;
 use crate::kernels::matrix::Matrix;
 use crate::kernels::product::{FloatJob, Job, TOKENS};
-use crate::kernels::tier::Tier;
+use crate::kernels::tier::{MOST_TOKENS, Tier};
 
 pub const QUANTIZED: [GgmlType; 12] = [
     GgmlType::Q4_K,
@@ -134,6 +134,7 @@ impl Inputs {
         quants: Quants,
         scale: Option<f32>,
     ) -> Self {
+        let chunk = block.min(64);
         let mut q = vec![0i8; n * k];
         let mut scales = vec![0.0; n * k / block];
         let (mut sums16, mut sums32) = (vec![0i16; n * k / 16], vec![0i16; n * k / 32]);
@@ -154,7 +155,7 @@ impl Inputs {
                         (Quants::Extreme, _) => 127 - 254 * (j as i32 % 2),
                     } as i8;
                     let i = b * block + j;
-                    q[(i / 32 * n + t) * 32 + i % 32] = x;
+                    q[(i / chunk * n + t) * chunk + i % chunk] = x;
                     sums16[(b * n + t) * (block / 16) + j / 16] += i16::from(x);
                     sums32[(b * n + t) * (block / 32) + j / 32] += i16::from(x);
                     values[t * k + i] = f64::from(d) * f64::from(x);
@@ -208,18 +209,19 @@ impl Weights {
     }
 }
 
-/// (n, 16 tiles): `step` tokens together.
+/// (n, 16 tiles): `step` tokens together, or as many as the kernel takes.
 fn multiply(tier: &Tier, w: &Weights, x: &Inputs, step: usize) -> Vec<f32> {
     let stride = w.n_tiles * ROWS;
     let mut out = Guarded::new(&vec![f32::NAN; x.n * stride]);
     let product = (tier.product)(w.ty).unwrap();
+    let step = step.min(product.tokens);
     for tile in 0..w.n_tiles {
         for t in (0..x.n).step_by(step) {
             let n = step.min(x.n - t);
             let job = Job {
                 weights: w.tile(tile),
                 n_blocks: w.n_blocks,
-                quants: x.quants[t * 32..].as_ptr(),
+                quants: x.quants[t * x.block.min(64)..].as_ptr(),
                 scales: x.scales[t..].as_ptr(),
                 sums16: x.sums16[t * (x.block / 16)..].as_ptr(),
                 sums32: x.sums32[t * (x.block / 32)..].as_ptr(),
@@ -229,7 +231,7 @@ fn multiply(tier: &Tier, w: &Weights, x: &Inputs, step: usize) -> Vec<f32> {
                 out_stride: stride,
             };
             // SAFETY: the tier is available, and the buffers hold what the numbers say: that is what the guards see.
-            unsafe { product[usize::from(step > 1)](&job) };
+            unsafe { (if step == 1 { product.one } else { product.many })(&job) };
         }
     }
     out.to_vec()
@@ -256,7 +258,7 @@ fn multiply_floats(tier: &Tier, w: &Weights, x: &Guarded<f32>, n: usize) -> Vec<
     out.to_vec()
 }
 
-const N_TOKENS: [usize; 7] = [1, 2, 5, 31, 32, 33, 70];
+const N_TOKENS: [usize; 8] = [1, 2, 5, 31, 32, 33, 50, 70];
 
 #[test]
 fn quantized_products_have_the_bits_of_scalar() {
@@ -280,7 +282,7 @@ fn quantized_products_have_the_bits_of_scalar() {
                     let x = Inputs::new(&mut rng, block, n, w.cols, quants, None);
                     let expected = multiply(&scalar(), &w, &x, 1);
                     for (isa, tier) in tiers() {
-                        for step in [1, 7, TOKENS] {
+                        for step in [1, 7, TOKENS, MOST_TOKENS] {
                             let what = format!(
                                 "{} {} {rows} x {}, {n} tokens by {step}, {fill:?}",
                                 isa.name(),
@@ -322,7 +324,8 @@ fn integer_sums_are_exact() {
                 dequantize(ty, &file, &mut weights);
                 let w = Weights::new(ty, ROWS, block, &file, Edge::End);
                 for quants in [Quants::Random, Quants::Extreme] {
-                    let x = Inputs::new(&mut rng, block, 6, block, quants, Some(1.0));
+                    // More than a matrix unit's 16.
+                    let x = Inputs::new(&mut rng, block, 18, block, quants, Some(1.0));
                     let mut expected = Vec::new();
                     for t in 0..x.n {
                         for row in weights.chunks_exact(block) {
@@ -341,7 +344,7 @@ fn integer_sums_are_exact() {
                         assert_eq!(expected[0], 133_169_152.0);
                     }
                     for (isa, tier) in tiers() {
-                        for step in [1, TOKENS] {
+                        for step in [1, MOST_TOKENS] {
                             for (got, expected) in
                                 multiply(&tier, &w, &x, step).iter().zip(&expected)
                             {

@@ -44,6 +44,8 @@ macro_rules! all_but_byte_products {
     };
 }
 
+#[cfg(target_os = "linux")]
+pub(super) mod amx;
 pub(super) mod avx2;
 pub(super) mod avx512;
 pub(super) mod avx512vnni;
