@@ -101,11 +101,11 @@ pub(super) trait Format {
         }
     }
 
-    /// Quants of the 32 inputs of sub-block `SUB`, as stored: (8 groups of 4 inputs, rows of a vector, 4).
+    /// Quants of group `g`, four inputs, of the eight of sub-block `SUB`, as stored.
     ///
     /// # Safety
     /// As for [`Simd`]; `part` is a block advanced by 4 bytes for each row before the vector's first.
-    unsafe fn unpack<S: Simd, const SUB: usize>(part: *const u8) -> [S::Bytes; 8];
+    unsafe fn unpack<S: Simd, const SUB: usize>(part: *const u8, g: usize) -> S::Bytes;
 }
 
 const V: usize = 4 * ROWS;
@@ -162,15 +162,11 @@ impl Format for Q4K {
     }
 
     #[inline(always)]
-    unsafe fn unpack<S: Simd, const SUB: usize>(part: *const u8) -> [S::Bytes; 8] {
+    unsafe fn unpack<S: Simd, const SUB: usize>(part: *const u8, g: usize) -> S::Bytes {
         // SAFETY: the caller's.
         unsafe {
             let q = part.add(16 * ROWS + SUB / 2 * 8 * V);
-            let mut w = [S::load(q); 8];
-            for (g, w) in w.iter_mut().enumerate() {
-                *w = S::field(S::load(q.add(g * V)), 4 * (SUB as i32 % 2), 0, 15);
-            }
-            w
+            S::field(S::load(q.add(g * V)), 4 * (SUB as i32 % 2), 0, 15)
         }
     }
 }
@@ -199,17 +195,13 @@ impl Format for Q5K {
     }
 
     #[inline(always)]
-    unsafe fn unpack<S: Simd, const SUB: usize>(part: *const u8) -> [S::Bytes; 8] {
+    unsafe fn unpack<S: Simd, const SUB: usize>(part: *const u8, g: usize) -> S::Bytes {
         // SAFETY: the caller's.
         unsafe {
             let high = part.add(16 * ROWS);
             let q = part.add(48 * ROWS + SUB / 2 * 8 * V);
-            let mut w = [S::load(q); 8];
-            for (g, w) in w.iter_mut().enumerate() {
-                let low = S::field(S::load(q.add(g * V)), 4 * (SUB as i32 % 2), 0, 15);
-                *w = S::or(low, S::field(S::load(high.add(g * V)), SUB as i32, 4, 16));
-            }
-            w
+            let low = S::field(S::load(q.add(g * V)), 4 * (SUB as i32 % 2), 0, 15);
+            S::or(low, S::field(S::load(high.add(g * V)), SUB as i32, 4, 16))
         }
     }
 }
@@ -246,18 +238,14 @@ impl Format for Q6K {
     }
 
     #[inline(always)]
-    unsafe fn unpack<S: Simd, const SUB: usize>(part: *const u8) -> [S::Bytes; 8] {
+    unsafe fn unpack<S: Simd, const SUB: usize>(part: *const u8, g: usize) -> S::Bytes {
         // SAFETY: the caller's.
         unsafe {
             let q = part.add((SUB / 4 * 2 + SUB % 2) * 8 * V);
             let high = part.add(128 * ROWS + SUB / 4 * 8 * V);
-            let mut w = [S::load(q); 8];
-            for (g, w) in w.iter_mut().enumerate() {
-                let low = S::field(S::load(q.add(g * V)), 4 * (SUB as i32 / 2 % 2), 0, 15);
-                let two = S::field(S::load(high.add(g * V)), 2 * (SUB as i32 % 4), 4, 48);
-                *w = S::or(low, two);
-            }
-            w
+            let low = S::field(S::load(q.add(g * V)), 4 * (SUB as i32 / 2 % 2), 0, 15);
+            let two = S::field(S::load(high.add(g * V)), 2 * (SUB as i32 % 4), 4, 48);
+            S::or(low, two)
         }
     }
 }
@@ -290,15 +278,11 @@ impl Format for Q2K {
     }
 
     #[inline(always)]
-    unsafe fn unpack<S: Simd, const SUB: usize>(part: *const u8) -> [S::Bytes; 8] {
+    unsafe fn unpack<S: Simd, const SUB: usize>(part: *const u8, g: usize) -> S::Bytes {
         // SAFETY: the caller's.
         unsafe {
             let q = part.add(16 * ROWS + SUB / 4 * 8 * V);
-            let mut w = [S::load(q); 8];
-            for (g, w) in w.iter_mut().enumerate() {
-                *w = S::field(S::load(q.add(g * V)), 2 * (SUB as i32 % 4), 0, 3);
-            }
-            w
+            S::field(S::load(q.add(g * V)), 2 * (SUB as i32 % 4), 0, 3)
         }
     }
 }
@@ -339,16 +323,12 @@ impl Format for Q3K {
     }
 
     #[inline(always)]
-    unsafe fn unpack<S: Simd, const SUB: usize>(part: *const u8) -> [S::Bytes; 8] {
+    unsafe fn unpack<S: Simd, const SUB: usize>(part: *const u8, g: usize) -> S::Bytes {
         // SAFETY: the caller's.
         unsafe {
             let q = part.add(32 * ROWS + SUB / 4 * 8 * V);
-            let mut w = [S::load(q); 8];
-            for (g, w) in w.iter_mut().enumerate() {
-                let low = S::field(S::load(q.add(g * V)), 2 * (SUB as i32 % 4), 0, 3);
-                *w = S::or(low, S::field(S::load(part.add(g * V)), SUB as i32, 2, 4));
-            }
-            w
+            let low = S::field(S::load(q.add(g * V)), 2 * (SUB as i32 % 4), 0, 3);
+            S::or(low, S::field(S::load(part.add(g * V)), SUB as i32, 2, 4))
         }
     }
 }
@@ -360,15 +340,9 @@ const IQ4: [i8; 16] = [
 
 /// The first 16 of 32 inputs in the low halves of 16 bytes, the others in the high halves.
 #[inline(always)]
-unsafe fn halves<S: Simd>(q: *const u8) -> [S::Bytes; 8] {
+unsafe fn halves<S: Simd>(q: *const u8, g: usize) -> S::Bytes {
     // SAFETY: the caller's.
-    unsafe {
-        let mut w = [S::load(q); 8];
-        for (g, w) in w.iter_mut().enumerate() {
-            *w = S::field(S::load(q.add(g % 4 * V)), 4 * (g as i32 / 4), 0, 15);
-        }
-        w
-    }
+    unsafe { S::field(S::load(q.add(g % 4 * V)), 4 * (g as i32 / 4), 0, 15) }
 }
 
 /// `d`, two high bits of the scales, four low ones, codes.
@@ -406,14 +380,11 @@ impl Format for Iq4Xs {
     }
 
     #[inline(always)]
-    unsafe fn unpack<S: Simd, const SUB: usize>(part: *const u8) -> [S::Bytes; 8] {
+    unsafe fn unpack<S: Simd, const SUB: usize>(part: *const u8, g: usize) -> S::Bytes {
         // SAFETY: the caller's.
         unsafe {
-            let mut w = halves::<S>(part.add(8 * ROWS + SUB * 4 * V));
-            for w in &mut w {
-                *w = S::bias(S::lookup(*w, &IQ4));
-            }
-            w
+            let code = halves::<S>(part.add(8 * ROWS + SUB * 4 * V), g);
+            S::bias(S::lookup(code, &IQ4))
         }
     }
 }
@@ -431,15 +402,9 @@ impl Format for Iq4Nl {
     const PER: usize = 0;
 
     #[inline(always)]
-    unsafe fn unpack<S: Simd, const SUB: usize>(part: *const u8) -> [S::Bytes; 8] {
+    unsafe fn unpack<S: Simd, const SUB: usize>(part: *const u8, g: usize) -> S::Bytes {
         // SAFETY: the caller's.
-        unsafe {
-            let mut w = halves::<S>(part.add(2 * ROWS));
-            for w in &mut w {
-                *w = S::bias(S::lookup(*w, &IQ4));
-            }
-            w
-        }
+        unsafe { S::bias(S::lookup(halves::<S>(part.add(2 * ROWS), g), &IQ4)) }
     }
 }
 
@@ -458,18 +423,17 @@ macro_rules! legacy {
             const MIN: Min = $min;
 
             #[inline(always)]
-            unsafe fn unpack<S: Simd, const SUB: usize>(part: *const u8) -> [S::Bytes; 8] {
+            unsafe fn unpack<S: Simd, const SUB: usize>(part: *const u8, g: usize) -> S::Bytes {
                 // SAFETY: the caller's.
                 unsafe {
-                    #[allow(unused_mut)]
-                    let mut w = halves::<S>(part.add($quants * ROWS));
-                    if let Some(high) = $high {
-                        let high = S::load(part.add(high * ROWS));
-                        for (g, w) in w.iter_mut().enumerate() {
-                            *w = S::or(*w, S::field(high, g as i32, 4, 16));
+                    let low = halves::<S>(part.add($quants * ROWS), g);
+                    match $high {
+                        None => low,
+                        Some(high) => {
+                            let high = S::load(part.add(high * ROWS));
+                            S::or(low, S::field(high, g as i32, 4, 16))
                         }
                     }
-                    w
                 }
             }
         }
@@ -506,16 +470,9 @@ impl Format for Q80 {
     const PER: usize = 0;
 
     #[inline(always)]
-    unsafe fn unpack<S: Simd, const SUB: usize>(part: *const u8) -> [S::Bytes; 8] {
+    unsafe fn unpack<S: Simd, const SUB: usize>(part: *const u8, g: usize) -> S::Bytes {
         // SAFETY: the caller's.
-        unsafe {
-            let q = part.add(2 * ROWS);
-            let mut w = [S::load(q); 8];
-            for (g, w) in w.iter_mut().enumerate() {
-                *w = S::bias(S::load(q.add(g * V)));
-            }
-            w
-        }
+        unsafe { S::bias(S::load(part.add(2 * ROWS + g * V))) }
     }
 }
 

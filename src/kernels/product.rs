@@ -55,34 +55,30 @@ pub(super) unsafe fn tile<S: Simd, F: Format, const N: usize>(job: &Job) {
     unsafe {
         let n = if N == 1 { 1 } else { job.n };
         let parts = ROWS / S::ROWS;
-        // The narrowest vectors have four rows.
-        let mut acc = [[S::zero(); N]; 4];
+        let mut acc = [[S::zero(); N]; PARTS];
         for b in 0..job.n_blocks {
-            let block = job.weights.add(b * F::BYTES);
+            let weights = job.weights.add(b * F::BYTES);
             let first = b * job.stride;
-            let quants = job.quants.add(first * F::BLOCK);
-            let scales = F::scales(block);
-            for h in 0..parts {
+            let x = Block {
+                weights,
+                quants: job.quants.add(first * F::BLOCK),
+                stride: job.stride,
+                scales: &F::scales(weights),
+                n,
+            };
+            for (h, acc) in acc.iter_mut().enumerate().take(parts) {
                 let mut isum = [S::int_zero(); N];
-                let x = Part {
-                    block,
-                    h,
-                    quants,
-                    stride: job.stride,
-                    scales: &scales,
-                    n,
-                };
-                sub_block::<S, F, N, 0>(&x, &mut isum);
+                sub_block::<S, F, N, 0>(&x, h, &mut isum);
                 if F::BLOCK == 256 {
-                    sub_block::<S, F, N, 1>(&x, &mut isum);
-                    sub_block::<S, F, N, 2>(&x, &mut isum);
-                    sub_block::<S, F, N, 3>(&x, &mut isum);
-                    sub_block::<S, F, N, 4>(&x, &mut isum);
-                    sub_block::<S, F, N, 5>(&x, &mut isum);
-                    sub_block::<S, F, N, 6>(&x, &mut isum);
-                    sub_block::<S, F, N, 7>(&x, &mut isum);
+                    sub_block::<S, F, N, 1>(&x, h, &mut isum);
+                    sub_block::<S, F, N, 2>(&x, h, &mut isum);
+                    sub_block::<S, F, N, 3>(&x, h, &mut isum);
+                    sub_block::<S, F, N, 4>(&x, h, &mut isum);
+                    sub_block::<S, F, N, 5>(&x, h, &mut isum);
+                    sub_block::<S, F, N, 6>(&x, h, &mut isum);
+                    sub_block::<S, F, N, 7>(&x, h, &mut isum);
                 }
-                finish::<S, F, N>(&x, job, first, &mut isum, &mut acc[h]);
+                finish::<S, F, N>(&x, h, job, first, &mut isum, acc);
             }
         }
         for (h, acc) in acc.iter().enumerate().take(parts) {
@@ -93,85 +89,139 @@ pub(super) unsafe fn tile<S: Simd, F: Format, const N: usize>(job: &Job) {
     }
 }
 
-/// A vector's rows of one block.
-pub(super) struct Part<'a> {
-    pub block: *const u8,
-    pub h: usize,
+/// Vectors of the 16 rows at most: the narrowest have four rows.
+const PARTS: usize = 4;
+
+/// One block of the rows, and the activations that it meets.
+pub(super) struct Block<'a> {
+    pub weights: *const u8,
     pub quants: *const i8,
     pub stride: usize,
     pub scales: &'a Scales,
     pub n: usize,
 }
 
-/// Fetches what comes after sub-block `SUB`'s share of the block.
+impl Block<'_> {
+    /// The integer scales of vector `h` for group `g` of sub-block `sub`.
+    #[inline(always)]
+    unsafe fn scale<S: Simd, F: Format>(&self, h: usize, sub: usize, g: usize) -> S::Scale {
+        let j = if F::PER == 16 { 2 * sub + g / 4 } else { sub };
+        // SAFETY: the caller's; a vector's rows are among the 16.
+        unsafe { S::scale(self.scales.scale[j].as_ptr().add(h * S::ROWS)) }
+    }
+}
+
+/// Fetches part `i` of `n` of what comes after the block.
 #[inline(always)]
-pub(super) unsafe fn prefetch<S: Simd, F: Format, const SUB: usize>(block: *const u8) {
-    let (lines, subs) = (F::BYTES.div_ceil(64), F::BLOCK / 32);
-    for line in lines * SUB / subs..lines * (SUB + 1) / subs {
+pub(super) unsafe fn prefetch<S: Simd, F: Format>(block: *const u8, i: usize, n: usize) {
+    let lines = F::BYTES.div_ceil(64);
+    for line in lines * i / n..lines * (i + 1) / n {
         let p = block.wrapping_add(line * 64);
         // SAFETY: the caller's; any address may be fetched.
         unsafe { S::prefetch(p.wrapping_add(NEAR), p.wrapping_add(FAR)) };
     }
 }
 
-/// Adds the products of 32 inputs: the weights are unpacked once and stay in registers for all tokens.
+/// The largest weight that [`Simd::dot`] or [`Simd::dot_wide`] meets.
+#[inline(always)]
+fn max_weight<S: Simd, F: Format>() -> i32 {
+    match (F::WIDE, S::WIDE_BIAS) {
+        (false, _) => F::MAX,
+        (true, 0) => 128,
+        (true, _) => 255,
+    }
+}
+
+/// Groups under one scale whose products are summed before it is applied, and what no such sum exceeds.
+#[inline(always)]
+fn run<S: Simd, F: Format>() -> (usize, i32) {
+    let max = max_weight::<S, F>();
+    let n = S::together(max).min(if F::PER == 16 { 4 } else { 8 });
+    (n, 4 * n as i32 * 127 * max)
+}
+
+#[inline(always)]
+unsafe fn dot<S: Simd, F: Format>(sum: S::Sum, w: S::Bytes, a: S::Inputs) -> S::Sum {
+    // SAFETY: the caller's.
+    unsafe {
+        if F::WIDE {
+            S::dot_wide(sum, w, a)
+        } else {
+            S::dot(sum, w, a)
+        }
+    }
+}
+
+/// Adds the products of 32 inputs with the rows of vector `h`.
 #[inline(always)]
 unsafe fn sub_block<S: Simd, F: Format, const N: usize, const SUB: usize>(
-    x: &Part,
+    x: &Block,
+    h: usize,
     isum: &mut [S::Int; N],
 ) {
     // SAFETY: the caller's.
     unsafe {
-        if x.h == 0 {
-            prefetch::<S, F, SUB>(x.block);
-        }
-        let row = x.h * S::ROWS;
-        let w = F::unpack::<S, SUB>(x.block.add(4 * row));
+        // A block is gone through once for each vector. Fetches are spread over all of it: memory is never idle.
+        let subs = F::BLOCK / 32;
+        prefetch::<S, F>(x.weights, h * subs + SUB, ROWS / S::ROWS * subs);
         let chunk = F::BLOCK.min(64);
-        let quants = x
+        let a = x
             .quants
             .add(SUB * 32 / chunk * x.stride * chunk + SUB * 32 % chunk);
+        // Unpacked once, and in registers for all tokens.
+        let mut w = [S::load(x.weights); 8];
+        for (g, w) in w.iter_mut().enumerate() {
+            *w = F::unpack::<S, SUB>(x.weights.add(4 * h * S::ROWS), g);
+        }
+        let (n, bound) = run::<S, F>();
+        let mut t = 0;
+        while S::TWO && t + 2 <= x.n {
+            let a = [a.add(t * chunk), a.add((t + 1) * chunk)];
+            two_tokens::<S, F, SUB>(x, h, w, a, isum.as_mut_ptr().add(t));
+            t += 2;
+        }
+        for t in t..x.n {
+            let a = a.add(t * chunk);
+            let isum = isum.as_mut_ptr().add(t);
+            let mut from = 0;
+            while from < 8 {
+                let mut sum = S::sum_zero();
+                for g in from..from + n {
+                    sum = dot::<S, F>(sum, w[g], S::inputs(a.add(4 * g)));
+                }
+                let scale = x.scale::<S, F>(h, SUB, from);
+                *isum = S::scaled(*isum, sum, bound, scale);
+                from += n;
+            }
+        }
+    }
+}
+
+/// Adds the products of two tokens by [`Simd::dot_two`].
+#[inline(always)]
+unsafe fn two_tokens<S: Simd, F: Format, const SUB: usize>(
+    x: &Block,
+    h: usize,
+    w: [S::Bytes; 8],
+    a: [*const i8; 2],
+    isum: *mut S::Int,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let bound = 32 * 127 * max_weight::<S, F>();
+        let add = |sums: [S::Sum; 2], g| {
+            let scale = x.scale::<S, F>(h, SUB, g);
+            for (t, sum) in sums.into_iter().enumerate() {
+                let isum = isum.add(t);
+                *isum = S::scaled(*isum, sum, bound, scale);
+            }
+        };
         if F::PER == 16 {
-            let low = S::scale(x.scales.scale[2 * SUB].as_ptr().add(row));
-            let high = S::scale(x.scales.scale[2 * SUB + 1].as_ptr().add(row));
             let [w0, w1, w2, w3, w4, w5, w6, w7] = w;
-            let (w_low, w_high) = ([w0, w1, w2, w3], [w4, w5, w6, w7]);
-            let mut t = 0;
-            while S::TWO && t + 2 <= x.n {
-                let a = [quants.add(t * chunk), quants.add((t + 1) * chunk)];
-                let isum = isum.as_mut_ptr().add(t).cast::<[S::Int; 2]>();
-                let sums = S::dot4_two(*isum, w_low, F::MAX, a, low);
-                *isum = S::dot4_two(sums, w_high, F::MAX, a.map(|a| a.add(16)), high);
-                t += 2;
-            }
-            for t in t..x.n {
-                let a = quants.add(t * chunk);
-                let isum = isum.as_mut_ptr().add(t);
-                let sum = S::dot4(*isum, w_low, F::MAX, a, low);
-                *isum = S::dot4(sum, w_high, F::MAX, a.add(16), high);
-            }
+            add(S::dot_two([w0, w1, w2, w3], a), 0);
+            add(S::dot_two([w4, w5, w6, w7], a.map(|a| a.add(16))), 4);
         } else {
-            let scale = S::scale(x.scales.scale[SUB].as_ptr().add(row));
-            let mut t = 0;
-            while S::TWO && t + 2 <= x.n {
-                let a = [quants.add(t * chunk), quants.add((t + 1) * chunk)];
-                let isum = isum.as_mut_ptr().add(t).cast::<[S::Int; 2]>();
-                *isum = if F::WIDE {
-                    S::dot8_wide_two(*isum, w, a, scale)
-                } else {
-                    S::dot8_two(*isum, w, F::MAX, a, scale)
-                };
-                t += 2;
-            }
-            for t in t..x.n {
-                let a = quants.add(t * chunk);
-                let isum = isum.as_mut_ptr().add(t);
-                *isum = if F::WIDE {
-                    S::dot8_wide(*isum, w, a, scale)
-                } else {
-                    S::dot8(*isum, w, F::MAX, a, scale)
-                };
-            }
+            add(S::dot_two(w, a), 0);
         }
     }
 }
@@ -179,7 +229,8 @@ unsafe fn sub_block<S: Simd, F: Format, const N: usize, const SUB: usize>(
 /// Takes off the offset, and turns the sums of a block into floats.
 #[inline(always)]
 pub(super) unsafe fn finish<S: Simd, F: Format, const N: usize>(
-    x: &Part,
+    x: &Block,
+    h: usize,
     job: &Job,
     first: usize,
     isum: &mut [S::Int; N],
@@ -187,11 +238,11 @@ pub(super) unsafe fn finish<S: Simd, F: Format, const N: usize>(
 ) {
     // SAFETY: the caller's.
     unsafe {
-        let row = x.h * S::ROWS;
+        let row = h * S::ROWS;
         let offset = if F::WIDE { S::WIDE_BIAS } else { F::OFFSET };
         let n_sums = if F::PER == 16 { 16 } else { F::BLOCK / 32 };
         let sums = if F::PER == 16 { job.sums16 } else { job.sums32 };
-        let d = x.block.add(F::D).cast::<u16>();
+        let d = x.weights.add(F::D).cast::<u16>();
         let scale = S::load_f16(d.add(row));
         let min = if F::MIN == Min::None {
             S::zero()

@@ -20,6 +20,8 @@ impl Simd for Scalar {
     type Bytes = [u8; 4 * N];
     type Int = [i32; N];
     type Float = [f32; N];
+    type Inputs = [i8; 4];
+    type Sum = [i32; N];
     type Scale = [i32; N];
     type Pair = [[i32; 2]; N];
 
@@ -68,35 +70,33 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn dot4(
-        acc: Self::Int,
-        w: [Self::Bytes; 4],
-        _max: i32,
-        a: *const i8,
-        scale: Self::Scale,
-    ) -> Self::Int {
-        dot(acc, &w, a, scale, i32::from)
+    unsafe fn inputs(a: *const i8) -> Self::Inputs {
+        a.cast::<[i8; 4]>().read_unaligned()
     }
 
     #[inline(always)]
-    unsafe fn dot8(
-        acc: Self::Int,
-        w: [Self::Bytes; 8],
-        _max: i32,
-        a: *const i8,
-        scale: Self::Scale,
-    ) -> Self::Int {
-        dot(acc, &w, a, scale, i32::from)
+    fn together(_max: i32) -> usize {
+        8
     }
 
     #[inline(always)]
-    unsafe fn dot8_wide(
-        acc: Self::Int,
-        w: [Self::Bytes; 8],
-        a: *const i8,
-        scale: Self::Scale,
-    ) -> Self::Int {
-        dot(acc, &w, a, scale, |w| i32::from(w as i8))
+    unsafe fn sum_zero() -> Self::Sum {
+        [0; N]
+    }
+
+    #[inline(always)]
+    unsafe fn dot(sum: Self::Sum, w: Self::Bytes, a: Self::Inputs) -> Self::Sum {
+        dot(sum, w, a, i32::from)
+    }
+
+    #[inline(always)]
+    unsafe fn dot_wide(sum: Self::Sum, w: Self::Bytes, a: Self::Inputs) -> Self::Sum {
+        dot(sum, w, a, |w| i32::from(w as i8))
+    }
+
+    #[inline(always)]
+    unsafe fn scaled(acc: Self::Int, sum: Self::Sum, _bound: i32, scale: Self::Scale) -> Self::Int {
+        std::array::from_fn(|row| acc[row] + scale[row] * sum[row])
     }
 
     #[inline(always)]
@@ -186,28 +186,9 @@ impl Simd for Scalar {
 }
 
 #[inline(always)]
-unsafe fn dot(
-    mut acc: [i32; N],
-    w: &[[u8; 4 * N]],
-    a: *const i8,
-    scale: [i32; N],
-    value: impl Fn(u8) -> i32,
-) -> [i32; N] {
-    let mut sums = [0; N];
-    for (g, w) in w.iter().enumerate() {
-        let a = a
-            .add(4 * g)
-            .cast::<[i8; 4]>()
-            .read_unaligned()
-            .map(i32::from);
-        for (row, sum) in sums.iter_mut().enumerate() {
-            for (j, a) in a.iter().enumerate() {
-                *sum += value(w[4 * row + j]) * a;
-            }
-        }
-    }
-    for row in 0..N {
-        acc[row] += scale[row] * sums[row];
-    }
-    acc
+fn dot(sum: [i32; N], w: [u8; 4 * N], a: [i8; 4], value: impl Fn(u8) -> i32) -> [i32; N] {
+    std::array::from_fn(|row| {
+        let products = (0..4).map(|j| value(w[4 * row + j]) * i32::from(a[j]));
+        sum[row] + products.sum::<i32>()
+    })
 }

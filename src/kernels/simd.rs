@@ -14,7 +14,7 @@ pub(super) trait Simd: Copy {
     const ROWS: usize;
     /// Signed weights are stored with this added, so that they are unsigned; 0 where the product takes them as they are.
     const WIDE_BIAS: i32;
-    /// Whether `dot4_two` and its kind are better than two of the others.
+    /// Whether [`Self::dot_two`] is better than two of the others.
     const TWO: bool = false;
     /// (ROWS, 4) bytes.
     type Bytes: Copy;
@@ -22,7 +22,11 @@ pub(super) trait Simd: Copy {
     type Int: Copy;
     /// (ROWS) f32.
     type Float: Copy;
-    /// (ROWS) integer scales, in the form that [`Self::dot`] multiplies with.
+    /// (ROWS, 4) inputs.
+    type Inputs: Copy;
+    /// (ROWS) sums of the products of a few groups, before the integer scale.
+    type Sum: Copy;
+    /// (ROWS) integer scales, in the form that [`Self::scaled`] multiplies with.
     type Scale: Copy;
     /// (ROWS, 2) i16.
     type Pair: Copy;
@@ -45,80 +49,36 @@ pub(super) trait Simd: Copy {
     unsafe fn int_zero() -> Self::Int;
     /// The scales of the rows from `p` on.
     unsafe fn scale(p: *const i8) -> Self::Scale;
-    /// `acc + scale * sum of w[g] * a[g]` over four groups of four, exactly. Weights are unsigned and at most `max`;
-    /// `a` is 16 values of -127 to 127.
-    unsafe fn dot4(
-        acc: Self::Int,
-        w: [Self::Bytes; 4],
-        max: i32,
-        a: *const i8,
-        scale: Self::Scale,
-    ) -> Self::Int;
-    /// The same over eight groups.
-    unsafe fn dot8(
-        acc: Self::Int,
-        w: [Self::Bytes; 8],
-        max: i32,
-        a: *const i8,
-        scale: Self::Scale,
-    ) -> Self::Int;
-    /// The same for weights that went through [`Self::bias`]: the result has `WIDE_BIAS * scale * sum of a` too much.
-    unsafe fn dot8_wide(
-        acc: Self::Int,
-        w: [Self::Bytes; 8],
-        a: *const i8,
-        scale: Self::Scale,
-    ) -> Self::Int;
-    /// [`Self::dot4`] for two tokens, each with its own `a`.
+    /// The four inputs at `a`, of -127 to 127, for every row.
+    unsafe fn inputs(a: *const i8) -> Self::Inputs;
+    /// Groups that a [`Self::Sum`] has room for where weights are at most `max`: 1, 2, 4 or 8.
+    fn together(max: i32) -> usize;
+    /// Zeros.
+    unsafe fn sum_zero() -> Self::Sum;
+    /// `sum + w * a`, exactly. Weights are unsigned.
+    unsafe fn dot(sum: Self::Sum, w: Self::Bytes, a: Self::Inputs) -> Self::Sum;
+    /// The same for weights that went through [`Self::bias`]: the result has `WIDE_BIAS * sum of a` too much.
     #[inline(always)]
-    unsafe fn dot4_two(
-        [x, y]: [Self::Int; 2],
-        w: [Self::Bytes; 4],
-        max: i32,
-        a: [*const i8; 2],
-        scale: Self::Scale,
-    ) -> [Self::Int; 2] {
+    unsafe fn dot_wide(sum: Self::Sum, w: Self::Bytes, a: Self::Inputs) -> Self::Sum {
+        // SAFETY: the caller's.
+        unsafe { Self::dot(sum, w, a) }
+    }
+    /// Sums of eight groups (four, if `G` is 4) for two tokens at once, where [`Self::TWO`] says that it pays.
+    #[inline(always)]
+    unsafe fn dot_two<const G: usize>(w: [Self::Bytes; G], a: [*const i8; 2]) -> [Self::Sum; 2] {
         // SAFETY: the caller's.
         unsafe {
-            [
-                Self::dot4(x, w, max, a[0], scale),
-                Self::dot4(y, w, max, a[1], scale),
-            ]
+            a.map(|a| {
+                let mut sum = Self::sum_zero();
+                for (g, &w) in w.iter().enumerate() {
+                    sum = Self::dot(sum, w, Self::inputs(a.add(4 * g)));
+                }
+                sum
+            })
         }
     }
-    /// [`Self::dot8`], likewise.
-    #[inline(always)]
-    unsafe fn dot8_two(
-        [x, y]: [Self::Int; 2],
-        w: [Self::Bytes; 8],
-        max: i32,
-        a: [*const i8; 2],
-        scale: Self::Scale,
-    ) -> [Self::Int; 2] {
-        // SAFETY: the caller's.
-        unsafe {
-            [
-                Self::dot8(x, w, max, a[0], scale),
-                Self::dot8(y, w, max, a[1], scale),
-            ]
-        }
-    }
-    /// [`Self::dot8_wide`], likewise.
-    #[inline(always)]
-    unsafe fn dot8_wide_two(
-        [x, y]: [Self::Int; 2],
-        w: [Self::Bytes; 8],
-        a: [*const i8; 2],
-        scale: Self::Scale,
-    ) -> [Self::Int; 2] {
-        // SAFETY: the caller's.
-        unsafe {
-            [
-                Self::dot8_wide(x, w, a[0], scale),
-                Self::dot8_wide(y, w, a[1], scale),
-            ]
-        }
-    }
+    /// `acc + scale * sum`, exactly. No row's sum exceeds `bound` in absolute value.
+    unsafe fn scaled(acc: Self::Int, sum: Self::Sum, bound: i32, scale: Self::Scale) -> Self::Int;
     /// `(x[i], y[i])` of the rows from there on.
     unsafe fn pair(x: *const i8, y: *const i8) -> Self::Pair;
     /// `acc + p.0 * s[0] + p.1 * s[1]`, exactly.

@@ -16,32 +16,38 @@ pub(in crate::kernels) type DotProd = Neon<Sdot>;
 pub(in crate::kernels) struct Sdot;
 
 impl Dot for Sdot {
-    /// Two chains, so that cores which do not forward the sum need not wait for it.
+    type Sum = int32x4_t;
+
     #[inline(always)]
-    unsafe fn dot<const G: usize>(w: [uint8x16_t; G], _max: i32, a: *const i8) -> int32x4_t {
-        let mut first = vdupq_n_s32(0);
-        let mut second = vdupq_n_s32(0);
-        for g in (0..G).step_by(4) {
-            let a = vld1q_s8(a.add(4 * g));
-            first = sdot::<0>(first, w[g], a);
-            second = sdot::<1>(second, w[g + 1], a);
-            first = sdot::<2>(first, w[g + 2], a);
-            second = sdot::<3>(second, w[g + 3], a);
-        }
-        vaddq_s32(first, second)
+    fn together(_max: i32) -> usize {
+        8
+    }
+
+    #[inline(always)]
+    unsafe fn zero() -> int32x4_t {
+        vdupq_n_s32(0)
+    }
+
+    #[inline(always)]
+    unsafe fn dot(sum: int32x4_t, w: uint8x16_t, a: int8x16_t) -> int32x4_t {
+        sdot(sum, w, a)
+    }
+
+    #[inline(always)]
+    unsafe fn total(sum: int32x4_t) -> int32x4_t {
+        sum
     }
 }
 
-/// `acc + w * a`, where every row meets the four inputs of group `GROUP` of `a`. (Rust's own intrinsic is not stable.)
+/// `acc + w * a`, four products for each row. (Rust's own intrinsic is not stable.)
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn sdot<const GROUP: i32>(mut acc: int32x4_t, w: uint8x16_t, a: int8x16_t) -> int32x4_t {
+unsafe fn sdot(mut acc: int32x4_t, w: uint8x16_t, a: int8x16_t) -> int32x4_t {
     asm!(
-        "sdot {acc:v}.4s, {w:v}.16b, {a:v}.4b[{group}]",
+        "sdot {acc:v}.4s, {w:v}.16b, {a:v}.16b",
         acc = inout(vreg) acc,
         w = in(vreg) w,
         a = in(vreg) a,
-        group = const GROUP,
         options(pure, nomem, nostack, preserves_flags)
     );
     acc

@@ -19,20 +19,32 @@ pub(in crate::kernels) type I8mm = Neon<Smmla>;
 pub(in crate::kernels) struct Smmla;
 
 impl Dot for Smmla {
+    type Sum = int32x4_t;
     const TWO: bool = true;
 
     #[inline(always)]
-    unsafe fn dot<const G: usize>(w: [uint8x16_t; G], max: i32, a: *const i8) -> int32x4_t {
-        Sdot::dot(w, max, a)
+    fn together(max: i32) -> usize {
+        Sdot::together(max)
+    }
+
+    #[inline(always)]
+    unsafe fn zero() -> int32x4_t {
+        Sdot::zero()
+    }
+
+    #[inline(always)]
+    unsafe fn dot(sum: int32x4_t, w: uint8x16_t, a: int8x16_t) -> int32x4_t {
+        Sdot::dot(sum, w, a)
+    }
+
+    #[inline(always)]
+    unsafe fn total(sum: int32x4_t) -> int32x4_t {
+        Sdot::total(sum)
     }
 
     /// The weights are zipped to eight inputs of two rows once for all tokens: that leaves the loop over them.
     #[inline(always)]
-    unsafe fn dot_two<const G: usize>(
-        w: [uint8x16_t; G],
-        _max: i32,
-        a: [*const i8; 2],
-    ) -> [int32x4_t; 2] {
+    unsafe fn dot_two<const G: usize>(w: [uint8x16_t; G], a: [*const i8; 2]) -> [int32x4_t; 2] {
         // (row, token) of the first two rows, and of the others.
         let (mut low, mut high) = (vdupq_n_s32(0), vdupq_n_s32(0));
         for g in (0..G).step_by(4) {

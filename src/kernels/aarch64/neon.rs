@@ -16,21 +16,30 @@ use crate::kernels::simd::Simd;
 /// # Safety
 /// That of [`Simd`].
 pub(in crate::kernels) trait Dot: Copy {
-    /// The sum of `w[g] * a[g]` over `G` groups of four, exactly. Weights are signed and at most `max`, 128 or less,
-    /// in absolute value; `a` is 4 G values of -127 to 127.
-    unsafe fn dot<const G: usize>(w: [uint8x16_t; G], max: i32, a: *const i8) -> int32x4_t;
-
-    /// Whether [`Self::dot_two`] is better than two of them.
+    /// (4) sums.
+    type Sum: Copy;
+    /// Whether [`Self::dot_two`] is better than two of the others.
     const TWO: bool = false;
 
-    /// The same for two tokens, each with its own `a`.
+    /// Groups that a sum has room for: 1, 2, 4 or 8. Weights are signed and at most `max`, 128 or less, in absolute value.
+    fn together(max: i32) -> usize;
+    /// Zeros.
+    unsafe fn zero() -> Self::Sum;
+    /// `sum + w * a`, exactly.
+    unsafe fn dot(sum: Self::Sum, w: uint8x16_t, a: int8x16_t) -> Self::Sum;
+    /// The four sums as numbers.
+    unsafe fn total(sum: Self::Sum) -> int32x4_t;
+
+    /// As [`Simd::dot_two`].
     #[inline(always)]
-    unsafe fn dot_two<const G: usize>(
-        w: [uint8x16_t; G],
-        max: i32,
-        a: [*const i8; 2],
-    ) -> [int32x4_t; 2] {
-        [Self::dot(w, max, a[0]), Self::dot(w, max, a[1])]
+    unsafe fn dot_two<const G: usize>(w: [uint8x16_t; G], a: [*const i8; 2]) -> [Self::Sum; 2] {
+        a.map(|a| {
+            let mut sum = Self::zero();
+            for (g, &w) in w.iter().enumerate() {
+                sum = Self::dot(sum, w, broadcast(a.add(4 * g)));
+            }
+            sum
+        })
     }
 }
 
@@ -44,6 +53,8 @@ impl<D: Dot> Simd for Neon<D> {
     type Bytes = uint8x16_t;
     type Int = int32x4_t;
     type Float = float32x4_t;
+    type Inputs = int8x16_t;
+    type Sum = D::Sum;
     type Scale = int32x4_t;
     /// The first of each pair in the low half, the second in the high one.
     type Pair = int16x8_t;
@@ -96,67 +107,33 @@ impl<D: Dot> Simd for Neon<D> {
     }
 
     #[inline(always)]
-    unsafe fn dot4(
-        acc: int32x4_t,
-        w: [uint8x16_t; 4],
-        max: i32,
-        a: *const i8,
-        scale: int32x4_t,
-    ) -> int32x4_t {
-        vmlaq_s32(acc, D::dot(w, max, a), scale)
+    unsafe fn inputs(a: *const i8) -> int8x16_t {
+        broadcast(a)
     }
 
     #[inline(always)]
-    unsafe fn dot8(
-        acc: int32x4_t,
-        w: [uint8x16_t; 8],
-        max: i32,
-        a: *const i8,
-        scale: int32x4_t,
-    ) -> int32x4_t {
-        vmlaq_s32(acc, D::dot(w, max, a), scale)
+    fn together(max: i32) -> usize {
+        D::together(max)
     }
 
     #[inline(always)]
-    unsafe fn dot8_wide(
-        acc: int32x4_t,
-        w: [uint8x16_t; 8],
-        a: *const i8,
-        scale: int32x4_t,
-    ) -> int32x4_t {
-        vmlaq_s32(acc, D::dot(w, 128, a), scale)
+    unsafe fn sum_zero() -> D::Sum {
+        D::zero()
     }
 
     #[inline(always)]
-    unsafe fn dot4_two(
-        acc: [int32x4_t; 2],
-        w: [uint8x16_t; 4],
-        max: i32,
-        a: [*const i8; 2],
-        scale: int32x4_t,
-    ) -> [int32x4_t; 2] {
-        times(acc, D::dot_two(w, max, a), scale)
+    unsafe fn dot(sum: D::Sum, w: uint8x16_t, a: int8x16_t) -> D::Sum {
+        D::dot(sum, w, a)
     }
 
     #[inline(always)]
-    unsafe fn dot8_two(
-        acc: [int32x4_t; 2],
-        w: [uint8x16_t; 8],
-        max: i32,
-        a: [*const i8; 2],
-        scale: int32x4_t,
-    ) -> [int32x4_t; 2] {
-        times(acc, D::dot_two(w, max, a), scale)
+    unsafe fn dot_two<const G: usize>(w: [uint8x16_t; G], a: [*const i8; 2]) -> [D::Sum; 2] {
+        D::dot_two(w, a)
     }
 
     #[inline(always)]
-    unsafe fn dot8_wide_two(
-        acc: [int32x4_t; 2],
-        w: [uint8x16_t; 8],
-        a: [*const i8; 2],
-        scale: int32x4_t,
-    ) -> [int32x4_t; 2] {
-        times(acc, D::dot_two(w, 128, a), scale)
+    unsafe fn scaled(acc: int32x4_t, sum: D::Sum, _bound: i32, scale: int32x4_t) -> int32x4_t {
+        vmlaq_s32(acc, D::total(sum), scale)
     }
 
     #[inline(always)]
@@ -257,15 +234,6 @@ impl<D: Dot> Simd for Neon<D> {
     }
 }
 
-/// `acc + sum * scale` of two tokens.
-#[inline(always)]
-unsafe fn times(acc: [int32x4_t; 2], sum: [int32x4_t; 2], scale: int32x4_t) -> [int32x4_t; 2] {
-    [
-        vmlaq_s32(acc[0], sum[0], scale),
-        vmlaq_s32(acc[1], sum[1], scale),
-    ]
-}
-
 #[inline(always)]
 unsafe fn four_bytes(p: *const i8) -> u64 {
     u64::from(p.cast::<u32>().read_unaligned())
@@ -276,38 +244,40 @@ unsafe fn four_i32(p: *const i8) -> int32x4_t {
     vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(four_bytes(p)))))
 }
 
-/// Products as i16, of which as many are added as fit.
+/// Products as i16, of which as many are added as fit: inputs 0 to 3 of the first two rows, and of the others.
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct Long;
 
 impl Dot for Long {
-    #[inline(always)]
-    unsafe fn dot<const G: usize>(w: [uint8x16_t; G], max: i32, a: *const i8) -> int32x4_t {
-        let together = fit(max);
-        // Inputs 0 to 3 of the first two rows, and of the others, each as two sums.
-        let (mut low, mut high) = (vdupq_n_s32(0), vdupq_n_s32(0));
-        let mut g = 0;
-        while g < G {
-            let (w0, a0) = (vreinterpretq_s8_u8(w[g]), broadcast(a.add(4 * g)));
-            let mut x = vmull_s8(vget_low_s8(w0), vget_low_s8(a0));
-            let mut y = vmull_high_s8(w0, a0);
-            let end = if G - g < together { G } else { g + together };
-            g += 1;
-            while g < end {
-                let (w0, a0) = (vreinterpretq_s8_u8(w[g]), broadcast(a.add(4 * g)));
-                x = vmlal_s8(x, vget_low_s8(w0), vget_low_s8(a0));
-                y = vmlal_high_s8(y, w0, a0);
-                g += 1;
-            }
-            (low, high) = (vpadalq_s16(low, x), vpadalq_s16(high, y));
-        }
-        vpaddq_s32(low, high)
-    }
-}
+    type Sum = [int16x8_t; 2];
 
-/// How many products of a weight up to `max` and an input up to 127 fit into an i16 together.
-const fn fit(max: i32) -> usize {
-    i16::MAX as usize / (127 * max as usize)
+    #[inline(always)]
+    fn together(max: i32) -> usize {
+        let mut groups = 8;
+        while groups * 127 * max > i32::from(i16::MAX) {
+            groups /= 2;
+        }
+        groups as usize
+    }
+
+    #[inline(always)]
+    unsafe fn zero() -> Self::Sum {
+        [vdupq_n_s16(0); 2]
+    }
+
+    #[inline(always)]
+    unsafe fn dot([x, y]: Self::Sum, w: uint8x16_t, a: int8x16_t) -> Self::Sum {
+        let w = vreinterpretq_s8_u8(w);
+        [
+            vmlal_s8(x, vget_low_s8(w), vget_low_s8(a)),
+            vmlal_high_s8(y, w, a),
+        ]
+    }
+
+    #[inline(always)]
+    unsafe fn total([x, y]: Self::Sum) -> int32x4_t {
+        vpaddq_s32(vpaddlq_s16(x), vpaddlq_s16(y))
+    }
 }
 
 #[inline(always)]

@@ -20,7 +20,7 @@ use std::sync::OnceLock;
 use super::avx512::Avx512;
 use super::avx512vnni::Avx512Vnni;
 use crate::kernels::format::Format;
-use crate::kernels::product::{self, Job, Part};
+use crate::kernels::product::{self, Block, Job};
 use crate::kernels::simd::Simd;
 
 /// Tokens that share one unpacking of the weights: it costs as much as the products of about 40.
@@ -139,9 +139,8 @@ unsafe fn sixteens<F: Format>(job: &Job, n: usize) {
     for b in 0..job.n_blocks {
         let block = job.weights.add(b * F::BYTES);
         let first = b * job.stride;
-        let mut x = Part {
-            block,
-            h: 0,
+        let mut x = Block {
+            weights: block,
             quants: job.quants.add(first * F::BLOCK),
             stride: job.stride,
             scales: &F::scales(block),
@@ -170,7 +169,7 @@ unsafe fn sixteens<F: Format>(job: &Job, n: usize) {
                 let high = _mm512_slli_epi32::<8>(high[t % 16]);
                 *isum = _mm512_add_epi32(low[t % 16], high);
             }
-            product::finish::<Avx512Vnni, F, GROUP>(&x, job, first + t, &mut isum, acc);
+            product::finish::<Avx512Vnni, F, GROUP>(&x, 0, job, first + t, &mut isum, acc);
         }
     }
     for t in 0..n {
@@ -181,11 +180,11 @@ unsafe fn sixteens<F: Format>(job: &Job, n: usize) {
 
 /// Low and high bytes of sub-block `SUB`.
 #[inline(always)]
-unsafe fn unpack<F: Format, const SUB: usize>(x: &Part, planes: &mut Planes) {
-    product::prefetch::<Avx512Vnni, F, SUB>(x.block);
+unsafe fn unpack<F: Format, const SUB: usize>(x: &Block, planes: &mut Planes) {
+    product::prefetch::<Avx512Vnni, F>(x.weights, SUB, 8);
     let low_byte = _mm512_set1_epi16(0xff);
-    let w = F::unpack::<Avx512Vnni, SUB>(x.block);
-    for (g, w) in w.into_iter().enumerate() {
+    for g in 0..8 {
+        let w = F::unpack::<Avx512Vnni, SUB>(x.weights, g);
         let scale = if F::PER == 16 { 2 * SUB + g / 4 } else { SUB };
         let scale = Avx512::scale(x.scales.scale[scale].as_ptr());
         // Bytes 0 and 2 of each row, and 1 and 3.

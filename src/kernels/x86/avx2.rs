@@ -7,7 +7,7 @@
 
 use std::arch::x86_64::*;
 
-use super::fits;
+use super::together;
 use crate::kernels::simd::Simd;
 
 #[derive(Clone, Copy)]
@@ -19,6 +19,8 @@ impl Simd for Avx2 {
     type Bytes = __m256i;
     type Int = __m256i;
     type Float = __m256;
+    type Inputs = __m256i;
+    type Sum = __m256i;
     type Scale = __m256i;
     type Pair = __m256i;
 
@@ -77,54 +79,36 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn dot4(
-        acc: __m256i,
-        w: [__m256i; 4],
-        max: i32,
-        a: *const i8,
-        scale: __m256i,
-    ) -> __m256i {
-        let (x, y) = (pair16(w[0], w[1], a), pair16(w[2], w[3], a.add(8)));
-        if fits(8, max) {
-            _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_add_epi16(x, y), scale))
-        } else {
-            let (x, y) = (_mm256_madd_epi16(x, scale), _mm256_madd_epi16(y, scale));
-            _mm256_add_epi32(acc, _mm256_add_epi32(x, y))
-        }
+    unsafe fn inputs(a: *const i8) -> __m256i {
+        broadcast(a)
+    }
+
+    /// Each product of [`Self::dot`] is two of bytes, added as i16.
+    #[inline(always)]
+    fn together(max: i32) -> usize {
+        together(2, max)
     }
 
     #[inline(always)]
-    unsafe fn dot8(
-        acc: __m256i,
-        w: [__m256i; 8],
-        max: i32,
-        a: *const i8,
-        scale: __m256i,
-    ) -> __m256i {
-        let x = _mm256_add_epi16(pair16(w[0], w[1], a), pair16(w[2], w[3], a.add(8)));
-        let y = _mm256_add_epi16(pair16(w[4], w[5], a.add(16)), pair16(w[6], w[7], a.add(24)));
-        if fits(16, max) {
-            _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_add_epi16(x, y), scale))
-        } else {
-            let (x, y) = (_mm256_madd_epi16(x, scale), _mm256_madd_epi16(y, scale));
-            _mm256_add_epi32(acc, _mm256_add_epi32(x, y))
-        }
+    unsafe fn sum_zero() -> __m256i {
+        _mm256_setzero_si256()
     }
 
-    /// |w| * (a with the sign of w): at most 2 * 128 * 127, so none may be added before the scale.
     #[inline(always)]
-    unsafe fn dot8_wide(
-        mut acc: __m256i,
-        w: [__m256i; 8],
-        a: *const i8,
-        scale: __m256i,
-    ) -> __m256i {
-        for g in 0..8 {
-            let a = _mm256_sign_epi8(broadcast(a.add(4 * g)), w[g]);
-            let sum = _mm256_maddubs_epi16(_mm256_abs_epi8(w[g]), a);
-            acc = _mm256_add_epi32(acc, _mm256_madd_epi16(sum, scale));
-        }
-        acc
+    unsafe fn dot(sum: __m256i, w: __m256i, a: __m256i) -> __m256i {
+        _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, a))
+    }
+
+    /// |w| * (a with the sign of w).
+    #[inline(always)]
+    unsafe fn dot_wide(sum: __m256i, w: __m256i, a: __m256i) -> __m256i {
+        let a = _mm256_sign_epi8(a, w);
+        Self::dot(sum, _mm256_abs_epi8(w), a)
+    }
+
+    #[inline(always)]
+    unsafe fn scaled(acc: __m256i, sum: __m256i, _bound: i32, scale: __m256i) -> __m256i {
+        _mm256_add_epi32(acc, _mm256_madd_epi16(sum, scale))
     }
 
     #[inline(always)]
@@ -213,12 +197,4 @@ impl Simd for Avx2 {
 #[inline(always)]
 unsafe fn broadcast(p: *const i8) -> __m256i {
     _mm256_set1_epi32(p.cast::<i32>().read_unaligned())
-}
-
-/// Products of two groups in pairs of i16, added: no type has a `max` too large for that.
-#[inline(always)]
-unsafe fn pair16(w0: __m256i, w1: __m256i, a: *const i8) -> __m256i {
-    let x = _mm256_maddubs_epi16(w0, broadcast(a));
-    let y = _mm256_maddubs_epi16(w1, broadcast(a.add(4)));
-    _mm256_add_epi16(x, y)
 }

@@ -8,7 +8,7 @@
 use std::arch::x86_64::*;
 
 use super::avx2::Avx2;
-use super::fits;
+use super::together;
 use crate::kernels::simd::Simd;
 
 #[derive(Clone, Copy)]
@@ -20,6 +20,8 @@ impl Simd for Avx512 {
     type Bytes = __m512i;
     type Int = __m512i;
     type Float = __m512;
+    type Inputs = __m512i;
+    type Sum = __m512i;
     type Scale = __m512i;
     type Pair = __m512i;
 
@@ -77,46 +79,36 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn dot4(
-        acc: __m512i,
-        w: [__m512i; 4],
-        max: i32,
-        a: *const i8,
-        scale: __m512i,
-    ) -> __m512i {
-        let (x, y) = (pair16(w[0], w[1], a), pair16(w[2], w[3], a.add(8)));
-        scaled(acc, x, y, fits(8, max), scale)
+    unsafe fn inputs(a: *const i8) -> __m512i {
+        broadcast(a)
+    }
+
+    /// Each product of [`Self::dot`] is two of bytes, added as i16.
+    #[inline(always)]
+    fn together(max: i32) -> usize {
+        together(2, max)
     }
 
     #[inline(always)]
-    unsafe fn dot8(
-        acc: __m512i,
-        w: [__m512i; 8],
-        max: i32,
-        a: *const i8,
-        scale: __m512i,
-    ) -> __m512i {
-        let x = _mm512_add_epi16(pair16(w[0], w[1], a), pair16(w[2], w[3], a.add(8)));
-        let y = _mm512_add_epi16(pair16(w[4], w[5], a.add(16)), pair16(w[6], w[7], a.add(24)));
-        scaled(acc, x, y, fits(16, max), scale)
+    unsafe fn sum_zero() -> __m512i {
+        _mm512_setzero_si512()
     }
 
-    /// |w| * (a with the sign of w): at most 2 * 128 * 127, so none may be added before the scale.
     #[inline(always)]
-    unsafe fn dot8_wide(
-        mut acc: __m512i,
-        w: [__m512i; 8],
-        a: *const i8,
-        scale: __m512i,
-    ) -> __m512i {
-        for g in 0..8 {
-            let a = broadcast(a.add(4 * g));
-            let negative = _mm512_movepi8_mask(w[g]);
-            let a = _mm512_mask_sub_epi8(a, negative, _mm512_setzero_si512(), a);
-            let sum = _mm512_maddubs_epi16(_mm512_abs_epi8(w[g]), a);
-            acc = _mm512_add_epi32(acc, _mm512_madd_epi16(sum, scale));
-        }
-        acc
+    unsafe fn dot(sum: __m512i, w: __m512i, a: __m512i) -> __m512i {
+        _mm512_add_epi16(sum, _mm512_maddubs_epi16(w, a))
+    }
+
+    /// |w| * (a with the sign of w).
+    #[inline(always)]
+    unsafe fn dot_wide(sum: __m512i, w: __m512i, a: __m512i) -> __m512i {
+        let a = _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(w), _mm512_setzero_si512(), a);
+        Self::dot(sum, _mm512_abs_epi8(w), a)
+    }
+
+    #[inline(always)]
+    unsafe fn scaled(acc: __m512i, sum: __m512i, _bound: i32, scale: __m512i) -> __m512i {
+        _mm512_add_epi32(acc, _mm512_madd_epi16(sum, scale))
     }
 
     #[inline(always)]
@@ -206,23 +198,4 @@ impl Simd for Avx512 {
 #[inline(always)]
 unsafe fn broadcast(p: *const i8) -> __m512i {
     _mm512_set1_epi32(p.cast::<i32>().read_unaligned())
-}
-
-/// Products of two groups in pairs of i16, added: no type has a `max` too large for that.
-#[inline(always)]
-unsafe fn pair16(w0: __m512i, w1: __m512i, a: *const i8) -> __m512i {
-    let x = _mm512_maddubs_epi16(w0, broadcast(a));
-    let y = _mm512_maddubs_epi16(w1, broadcast(a.add(4)));
-    _mm512_add_epi16(x, y)
-}
-
-/// `acc + scale * (x + y)`, where the sum of `x` and `y` may be one of i16, or not.
-#[inline(always)]
-unsafe fn scaled(acc: __m512i, x: __m512i, y: __m512i, fits: bool, scale: __m512i) -> __m512i {
-    if fits {
-        _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_add_epi16(x, y), scale))
-    } else {
-        let (x, y) = (_mm512_madd_epi16(x, scale), _mm512_madd_epi16(y, scale));
-        _mm512_add_epi32(acc, _mm512_add_epi32(x, y))
-    }
 }

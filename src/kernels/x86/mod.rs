@@ -7,6 +7,8 @@ macro_rules! all_but_byte_products {
         type Bytes = <$base as Simd>::Bytes;
         type Int = <$base as Simd>::Int;
         type Float = <$base as Simd>::Float;
+        type Inputs = <$base as Simd>::Inputs;
+        type Sum = <$base as Simd>::Sum;
         type Pair = <$base as Simd>::Pair;
 
         all_but_byte_products! { $base,
@@ -16,6 +18,8 @@ macro_rules! all_but_byte_products {
             or(a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
             lookup(v: Self::Bytes, table: &[i8; 16]) -> Self::Bytes;
             int_zero() -> Self::Int;
+            inputs(a: *const i8) -> Self::Inputs;
+            sum_zero() -> Self::Sum;
             pair(x: *const i8, y: *const i8) -> Self::Pair;
             dot_pair(acc: Self::Int, p: Self::Pair, s: *const i16) -> Self::Int;
             sub_times(acc: Self::Int, n: i32, x: Self::Int) -> Self::Int;
@@ -51,7 +55,11 @@ pub(super) mod avx512;
 pub(super) mod avx512vnni;
 pub(super) mod avxvnni;
 
-/// Whether `n` products of a weight of at most `max` and an activation can be added as i16.
-const fn fits(n: i32, max: i32) -> bool {
-    n * 127 * max <= i16::MAX as i32
+/// Groups, 1, 2, 4 or 8, of which `n` products each of a weight of at most `max` and an activation can be added as i16.
+const fn together(n: i32, max: i32) -> usize {
+    let mut groups = 8;
+    while groups > 1 && groups * n * 127 * max > i16::MAX as i32 {
+        groups /= 2;
+    }
+    groups as usize
 }
