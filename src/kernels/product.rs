@@ -19,8 +19,8 @@ use super::simd::Simd;
 pub(super) const TOKENS: usize = 32;
 
 /// Bytes between the weights in use and those fetched into the first and second-level cache.
-const NEAR: usize = 2 << 10;
-const FAR: usize = 8 << 10;
+const NEAR: usize = 4 << 10;
+const FAR: usize = 16 << 10;
 
 /// One tile of weights and the activations of up to [`TOKENS`] tokens.
 #[derive(Clone, Copy)]
@@ -66,6 +66,22 @@ pub(super) unsafe fn tile<S: Simd, F: Format, const N: usize>(job: &Job) {
                 scales: &F::scales(weights),
                 n,
             };
+            // Measured with AVX2, as shares of a plain read: 0.93 so and 0.84 vector by vector for Q4_K and Q5_K, whose
+            // quants are used in the order in which they lie, but 0.77 and 0.9 for Q6_K.
+            if N == 1 && F::PER != 16 {
+                let mut isum = [S::int_zero(); PARTS];
+                one_token::<S, F, 0, 1>(&x, &mut isum);
+                if F::BLOCK == 256 {
+                    one_token::<S, F, 2, 3>(&x, &mut isum);
+                    one_token::<S, F, 4, 5>(&x, &mut isum);
+                    one_token::<S, F, 6, 7>(&x, &mut isum);
+                }
+                for (h, acc) in acc.iter_mut().enumerate().take(parts) {
+                    let mut isum = [isum[h]; N];
+                    finish::<S, F, N>(&x, h, job, first, &mut isum, acc);
+                }
+                continue;
+            }
             for (h, acc) in acc.iter_mut().enumerate().take(parts) {
                 let mut isum = [S::int_zero(); N];
                 sub_block::<S, F, N, 0>(&x, h, &mut isum);
@@ -148,6 +164,48 @@ unsafe fn dot<S: Simd, F: Format>(sum: S::Sum, w: S::Bytes, a: S::Inputs) -> S::
             S::dot_wide(sum, w, a)
         } else {
             S::dot(sum, w, a)
+        }
+    }
+}
+
+/// Adds the products of 64 inputs of one token: sub-blocks `A` and `B`, which often share bytes.
+#[inline(always)]
+unsafe fn one_token<S: Simd, F: Format, const A: usize, const B: usize>(
+    x: &Block,
+    isum: &mut [S::Int; PARTS],
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let n_subs = if F::BLOCK == 32 { 1 } else { 2 };
+        prefetch::<S, F>(x.weights, A / 2, F::BLOCK.div_ceil(64));
+        // Other pairs share bytes too. Were the compiler to see that, it would keep them in more registers than there are.
+        let weights = std::hint::black_box(x.weights);
+        let a = x.quants.add(A * 32 * x.stride);
+        let parts = ROWS / S::ROWS;
+        let (n, bound) = run::<S, F>();
+        let mut from = 0;
+        while from < 8 {
+            let mut sums = [[S::sum_zero(); PARTS]; 2];
+            for g in from..from + n {
+                let inputs = [
+                    S::inputs(a.add(4 * g)),
+                    S::inputs(a.add(32 * (n_subs - 1) + 4 * g)),
+                ];
+                for h in 0..parts {
+                    let part = weights.add(4 * h * S::ROWS);
+                    sums[0][h] = dot::<S, F>(sums[0][h], F::unpack::<S, A>(part, g), inputs[0]);
+                    if n_subs == 2 {
+                        sums[1][h] = dot::<S, F>(sums[1][h], F::unpack::<S, B>(part, g), inputs[1]);
+                    }
+                }
+            }
+            for (h, isum) in isum.iter_mut().enumerate().take(parts) {
+                *isum = S::scaled(*isum, sums[0][h], bound, x.scale::<S, F>(h, A, from));
+                if n_subs == 2 {
+                    *isum = S::scaled(*isum, sums[1][h], bound, x.scale::<S, F>(h, B, from));
+                }
+            }
+            from += n;
         }
     }
 }
