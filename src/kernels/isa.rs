@@ -91,12 +91,6 @@ impl Isa {
         }
     }
 
-    /// Whether the tier is chosen by itself. Those of AVX-512 have only run in an emulator, where one build had the
-    /// bits of scalar and another had not: until a CPU that has them has run the tests, they are there to be asked for.
-    fn is_proven(self) -> bool {
-        !matches!(self, Self::Avx512 | Self::Avx512Vnni | Self::Amx)
-    }
-
     /// The tiers that this CPU has, from the slowest on.
     pub fn available() -> Vec<Self> {
         Self::ALL
@@ -105,17 +99,14 @@ impl Isa {
             .collect()
     }
 
-    /// The best proven tier, or the one that the environment variable `CANDLEWICK_ISA` names.
+    /// The best tier that this CPU has, or the one that the environment variable `CANDLEWICK_ISA` names.
     ///
     /// # Errors
     /// `InvalidRequest` that lists the tiers this CPU has, for an unknown name and for one it lacks.
     pub fn choose() -> Result<Self> {
         let available = Self::available();
         match std::env::var_os("CANDLEWICK_ISA").filter(|name| !name.is_empty()) {
-            None => Ok(available
-                .into_iter()
-                .rfind(|isa| isa.is_proven())
-                .expect("scalar is always there")),
+            None => Ok(*available.last().expect("scalar is always there")),
             Some(name) => available
                 .iter()
                 .copied()

@@ -168,7 +168,7 @@ fn multiply(isa: Isa) -> Option<Multiply> {
         Isa::Avx512 => Some((x86::avx512, 8 * 64)),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni => Some((x86::avx512vnni, 12 * 64)),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         Isa::Amx => Some((x86::amx, 4 * 16 * 16 * 64)),
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => Some((aarch64::neon, 12 * 8)),
@@ -234,6 +234,9 @@ macro_rules! products {
 mod x86 {
     use std::arch::asm;
 
+    #[cfg(target_os = "linux")]
+    use crate::kernels::x86::amx::CONFIG;
+
     products!(
         avx2, "avx2",
         ["vmovdqa ymm14, [{from}]" "vmovdqa ymm15, [{from} + 64]"],
@@ -267,23 +270,8 @@ mod x86 {
         "zmm8" "zmm9" "zmm10" "zmm11" "zmm12" "zmm13" "zmm14" "zmm15"
     );
 
-    /// Eight full tiles of bytes.
-    #[repr(align(64))]
-    struct TileConfig([u8; 64]);
-
-    static TILES: TileConfig = {
-        let mut config = [0; 64];
-        config[0] = 1; // palette
-        let mut i = 0;
-        while i < 8 {
-            config[16 + 2 * i] = 64; // bytes of a row
-            config[48 + i] = 16; // rows
-            i += 1;
-        }
-        TileConfig(config)
-    };
-
     /// Four sums of 16 x 16, from two tiles of weights and two of inputs.
+    #[cfg(target_os = "linux")]
     pub(super) unsafe fn amx(steps: usize) {
         // SAFETY: the CPU has tiles and the process the permission to use them, the caller's; loads are within the
         // operands, nothing is stored, the compiler itself uses no tiles, and they are given back.
@@ -306,7 +294,7 @@ mod x86 {
                 "dec {n}",
                 "jnz 2b",
                 "tilerelease",
-                config = in(reg) TILES.0.as_ptr(),
+                config = in(reg) &raw const CONFIG.0,
                 from = in(reg) super::OPERANDS.0.as_ptr(),
                 stride = in(reg) 64usize,
                 n = inout(reg) steps => _,

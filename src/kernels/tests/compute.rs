@@ -6,6 +6,7 @@ use crate::kernels::compute::{Compute, Heads, Norm, Pages};
 use crate::kernels::isa::Isa;
 use crate::kernels::matrix::Matrix;
 use crate::kernels::pages::{KvFormat, PAGE, PageLayout};
+use crate::kernels::tier::MOST_TOKENS;
 
 /// Runs `step` on each tier with 1, 2 and 3 threads, and compares with scalar on one, which is returned.
 fn everywhere(what: &str, step: impl Fn(&Compute) -> Vec<f32>) -> Vec<f32> {
@@ -61,6 +62,33 @@ fn products_on_threads() {
                 }
             }
         }
+    }
+}
+
+/// A tier that takes many tokens together has a full turn, a part of one that is no multiple of 16, and a last tile
+/// whose rows are not all there.
+#[test]
+fn products_of_more_tokens_than_a_tier_takes_together() {
+    let mut rng = Rng(14);
+    let (n, rows, cols) = (MOST_TOKENS + 53, 20, 512);
+    for ty in [GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::Q8_0] {
+        let file = blocks(
+            &mut rng,
+            ty,
+            rows * cols / ty.block_len() as usize,
+            Fill::Random,
+            Scale::Are(0.013, -0.004),
+        );
+        let x = rng.floats(n * cols);
+        everywhere(&format!("{} of {n} tokens", ty.name()), |compute| {
+            let mut w = Matrix::allocate(ty, rows, cols).unwrap();
+            compute.pack(&mut w, &file).unwrap();
+            let mut inputs = Activations::default();
+            compute.prepare(&x, cols, w.input(), &mut inputs).unwrap();
+            let mut out = vec![f32::NAN; n * rows];
+            compute.matmul(&w, &inputs, &mut out, 0, rows).unwrap();
+            out
+        });
     }
 }
 

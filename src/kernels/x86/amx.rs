@@ -77,10 +77,10 @@ pub(in crate::kernels) fn is_available() -> bool {
 
 /// What `ldtilecfg` reads.
 #[repr(align(64))]
-struct Config([u8; 64]);
+pub(in crate::kernels) struct Config(pub [u8; 64]);
 
 /// Eight tiles of 16 rows of 64 bytes.
-static CONFIG: Config = {
+pub(in crate::kernels) static CONFIG: Config = {
     const PALETTE: usize = 0;
     // (16) u16 and (16) u8
     const ROW_BYTES: usize = 16;
