@@ -23,6 +23,7 @@ class Reference:
         reader = GGUFReader(path)
         self.fields = reader.fields
         self.arch = self.fields["general.architecture"].contents()
+        self.types = {t.name: t.tensor_type for t in reader.tensors}
         self.weights = {
             t.name: dequantize(t.data, t.tensor_type).astype(np.float64).reshape(t.shape.tolist()[::-1])
             for t in reader.tensors
@@ -109,3 +110,18 @@ def _turn(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
     half = cos.shape[1]
     a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
     return np.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)
+
+
+class Rounding:
+    """A matrix whose inputs are rounded as the engine rounds them: to 127 steps each way, per block."""
+
+    __array_ufunc__ = None
+
+    def __init__(self, weight: np.ndarray, block: int) -> None:
+        self.weight, self.block, self.T = weight, block, self
+
+    def __rmatmul__(self, x: np.ndarray) -> np.ndarray:
+        blocks = x.reshape(-1, self.block)
+        largest = np.abs(blocks).max(axis=1, keepdims=True)
+        rounded = np.rint(blocks * (127 / largest)) * (largest / 127)
+        return rounded.reshape(x.shape) @ self.weight.T

@@ -111,6 +111,8 @@ def test_wrong_type(tiny: Generator, arguments: dict, text: str) -> None:
         ([{"content": "Hi"}], InvalidRequestError, r'prompt\[0\] has no "role"'),
         ([{"role": "user", "content": 5}], TypeError, r'prompt\[0\]\["content"\] must be str, not int'),
         ([{"role": "user", "content": "Hi", "nmae": "x"}], InvalidRequestError, "the key 'nmae'"),
+        ([{"role": "user", "content": "Hi", "tools": []}], TypeError, r'prompt\[0\]\["tools"\] must be str, the JSON'),
+        ([{"role": "user", "content": "Hi", "tools": "[]"}], InvalidRequestError, "no place for the tools"),
         ([{"role": "user", "content": [{"type": "image_url"}]}], InvalidRequestError, "reads text only"),
         ([{"role": "poet", "content": "Hi"}], InvalidRequestError, "poet"),
         ("lone \ud800 surrogate", InvalidRequestError, r"prompt holds a lone surrogate \(at index 5\)"),

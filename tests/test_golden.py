@@ -50,7 +50,7 @@ def test_engines_agree_with_transformers(name: str, engine: str, kv_type: str) -
 
 @pytest.mark.parametrize("chunk", [1, 7, 64])
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("name", ["gqa-f32", "window-f16", "phi2-f16", *LONG_ROPE])
+@pytest.mark.parametrize("name", MODELS)
 def test_chunks_of_any_size_give_the_same_logits(name: str, engine: str, chunk: int) -> None:
     check(name, engine, "f32", chunk)
 

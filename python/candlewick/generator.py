@@ -166,7 +166,9 @@ class Generator:
 
         Args:
             prompt: A string, which becomes one user turn of the model's chat template; a list of messages, each
-                ``{"role": "user", "content": "Hi"}``; or a list of token ids, taken as they are.
+                ``{"role": "user", "content": "Hi"}``; or a list of token ids, taken as they are. Where the template
+                has a place for them (Phi-4-mini's does, in the system message), ``"tools"`` of a message are the
+                functions that the model may call: a string of JSON.
             max_tokens: Generated tokens at most; ``None`` goes to the end of the text or of the context. Also
                 accepted as ``max_new_tokens``.
             temperature: Divides the logits; 0 always takes the likeliest token, 1 draws as the model was trained.
@@ -258,6 +260,7 @@ class Generator:
     def info(self) -> dict[str, Any]:
         """What was loaded: architecture, quantization, engine, device, context, threads, memory and the audit.
 
+        ``info["slow_types"]`` are the types of matrices that are dequantized whenever they are used.
         ``info["audit"]`` names the model's and the tokenizer's metadata keys and the tensors that are ``"used"``, and
         the keys that are there but change nothing (``"harmless"``); any other is an error at load.
         """

@@ -137,6 +137,11 @@ pub trait Engine: Send + Sync {
     /// Bytes of weights held in memory beside the file.
     fn weight_bytes(&self) -> u64;
 
+    /// Types of matrices that are dequantized whenever they are used, such as `"IQ1_S"`; for people to read.
+    fn slow_types(&self) -> &[&'static str] {
+        &[]
+    }
+
     /// How keys and values are stored.
     fn kv_type(&self) -> KvType;
 

@@ -29,10 +29,7 @@ impl Prompt {
                 if text.is_empty() {
                     return Err(empty("is an empty string"));
                 }
-                let message = Message {
-                    role: "user".into(),
-                    content: text,
-                };
+                let message = Message::new("user", text);
                 model
                     .tokenizer
                     .encode_prompt(&model.apply_chat_template(&[message])?)?

@@ -187,7 +187,7 @@ pub(super) fn biases(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Vec<(u32
         .collect()
 }
 
-/// A list of messages, each a dict with a role and a content.
+/// A list of messages, each a dict with a role and a content, and perhaps tools.
 pub(super) fn messages(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Vec<Message>> {
     if !is_sequence(object) {
         return Err(type_error(name, object, "a list of messages"));
@@ -214,18 +214,32 @@ fn message(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Message> {
             ))
         })
     };
-    if let Some(extra) = dict
-        .keys()?
-        .iter()
-        .find(|k| !k.eq("role").unwrap_or(false) && !k.eq("content").unwrap_or(false))
-    {
+    if let Some(extra) = dict.keys()?.iter().find(|key| {
+        !["role", "content", "tools"]
+            .iter()
+            .any(|known| key.eq(known).unwrap_or(false))
+    }) {
         return Err(invalid(format!(
-            "{name} has the key {}, expected only \"role\" and \"content\"",
+            "{name} has the key {}, expected only \"role\", \"content\" and \"tools\"",
             extra.repr()?
         )));
     }
     let role = text(&format!("{name}[\"role\"]"), &field("role")?)?;
     let content = field("content")?;
+    let tools = match get(dict, "tools")? {
+        None => None,
+        Some(tools) if tools.is_none() => None,
+        Some(tools) if tools.is_instance_of::<PyString>() => {
+            Some(text(&format!("{name}[\"tools\"]"), &tools)?)
+        }
+        Some(tools) => {
+            return Err(type_error(
+                &format!("{name}[\"tools\"]"),
+                &tools,
+                "str, the JSON of the tools (json.dumps)",
+            ));
+        }
+    };
     let name = format!("{name}[\"content\"]");
     // OpenAI's API also writes content as a list of parts.
     let content = if is_sequence(&content) {
@@ -237,7 +251,11 @@ fn message(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Message> {
     } else {
         text(&name, &content)?
     };
-    Ok(Message { role, content })
+    Ok(Message {
+        role,
+        content,
+        tools,
+    })
 }
 
 fn get<'py>(mapping: &Bound<'py, PyMapping>, key: &str) -> PyResult<Option<Bound<'py, PyAny>>> {

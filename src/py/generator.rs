@@ -167,6 +167,7 @@ impl Generator {
         info.set_item("file_bytes", model.gguf.n_bytes())?;
         info.set_item("weight_bytes", model.engine.weight_bytes())?;
         info.set_item("kv_bytes_per_token", model.engine.kv_bytes_per_token())?;
+        info.set_item("slow_types", model.engine.slow_types())?;
         info.set_item("chat_template", general("tokenizer.chat_template"))?;
         let topics = model
             .gguf

@@ -34,14 +34,17 @@ pub struct Message {
     pub role: String,
     /// What is said.
     pub content: String,
+    /// The functions that the model may call, as the JSON that its template expects (Phi-4-mini, in the system message).
+    pub tools: Option<String>,
 }
 
 impl Message {
-    /// A message.
+    /// A message without tools.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
         Self {
             role: role.into(),
             content: content.into(),
+            tools: None,
         }
     }
 }
@@ -130,6 +133,9 @@ impl ChatTemplate {
         let mut text = String::new();
         for (i, message) in messages.iter().enumerate() {
             if moved.contains(&i) {
+                if message.tools.is_some() {
+                    return Err(no_place_for_tools(message));
+                }
                 text.push_str(&message.content);
                 text.push_str("\n\n");
             } else {
@@ -167,12 +173,29 @@ impl ChatTemplate {
         // White space is nothing to lose: many templates trim.
         let said = |i: &usize| !messages[*i].content.trim().is_empty();
         let marker = |i: usize| format!("Candlewick{i:08}Marker");
+        let tools_marker = |i: usize| format!("Candlewick{i:08}Tools");
         let marked: Vec<Message> = messages
             .iter()
             .enumerate()
-            .map(|(i, m)| Message::new(m.role.as_str(), marker(i)))
+            .map(|(i, m)| Message {
+                role: m.role.clone(),
+                content: marker(i),
+                tools: m.tools.as_ref().map(|_| tools_marker(i)),
+            })
             .collect();
-        let dropped: Vec<usize> = match self.render_plain(&marked) {
+        let marked = self.render_plain(&marked);
+        let tools_dropped = messages
+            .iter()
+            .enumerate()
+            .find(|(i, m)| match (&m.tools, &marked) {
+                (None, _) => false,
+                (Some(_), Ok(marked)) => !marked.contains(&tools_marker(*i)),
+                (Some(tools), Err(_)) => !text.contains(tools.trim()),
+            });
+        if let Some((_, message)) = tools_dropped {
+            return Outcome::Failed(no_place_for_tools(message));
+        }
+        let dropped: Vec<usize> = match marked {
             Ok(marked) => (0..messages.len())
                 .filter(said)
                 .filter(|&i| !marked.contains(&marker(i)))
@@ -211,7 +234,13 @@ impl ChatTemplate {
             .map_err(Error::clone)?;
         let messages: Vec<_> = messages
             .iter()
-            .map(|m| context! { role => m.role.as_str(), content => m.content.as_str() })
+            .map(|m| match &m.tools {
+                // Templates ask `'tools' in message`.
+                Some(tools) => {
+                    context! { role => m.role.as_str(), content => m.content.as_str(), tools => tools.as_str() }
+                }
+                None => context! { role => m.role.as_str(), content => m.content.as_str() },
+            })
             .collect();
         // `tools` and `documents` are None there, not undefined: templates ask `is not none`.
         let context = context! {
@@ -246,6 +275,13 @@ enum Outcome {
 fn no_place(message: &Message) -> Error {
     Error::InvalidRequest(format!(
         "the chat template has no place for a message with role `{}`",
+        message.role
+    ))
+}
+
+fn no_place_for_tools(message: &Message) -> Error {
+    Error::InvalidRequest(format!(
+        "the chat template has no place for the tools of a message with role `{}`",
         message.role
     ))
 }

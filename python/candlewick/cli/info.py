@@ -68,7 +68,8 @@ def _rows(info: dict[str, Any]) -> dict[str, Any]:
         "context": f"{info['model_n_ctx']:,} tokens, sliding window {info['sliding_window'] or 'off'}",
         "memory": f"{readable(info['weight_bytes'])} of weights, {readable(info['context_bytes'])} more for a context "
         f"of {info['n_ctx']:,} tokens",
-        "engine": f"{info['engine']} on {info['device']}, {info['n_threads']} threads",
+        "engine": f"{info['engine']} on {info['device']}, {info['n_threads']} threads"
+        + (f"; slow, for it has no kernels for {', '.join(info['slow_types'])}" if info["slow_types"] else ""),
         "audit": f"{len(info['audit']['used'])} keys and tensors used, without effect: "
         f"{', '.join(info['audit']['harmless']) or 'none'}",
         "template": "in the file" if info["chat_template"] else "none in the file",

@@ -129,6 +129,10 @@ impl Engine for NativeEngine {
         self.0.weights.n_bytes
     }
 
+    fn slow_types(&self) -> &[&'static str] {
+        &self.0.weights.slow_types
+    }
+
     fn kv_type(&self) -> KvType {
         self.0.kv_type
     }

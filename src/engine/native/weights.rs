@@ -1,5 +1,6 @@
 //! The model's matrices in the kernels' layout, and the embedding in the file.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::layer::Layer;
@@ -20,6 +21,7 @@ pub(super) struct Weights {
     pub output_norm: Norm,
     pub output: Linear,
     pub n_bytes: u64,
+    pub slow_types: Vec<&'static str>,
 }
 
 impl Weights {
@@ -41,11 +43,15 @@ impl Weights {
                 "use a smaller quantization or free some memory",
             ));
         }
-        for tensor in matrices(&tensors).filter(|t| !Matrix::supports(t.ty)) {
+        let slow_types: BTreeSet<_> = matrices(&tensors)
+            .filter(|t| !Matrix::supports(t.ty))
+            .map(|t| t.ty.name())
+            .collect();
+        let slow_types = Vec::from_iter(slow_types);
+        if !slow_types.is_empty() {
             log::warn!(
-                "tensor `{}` has type {}, which is slow: it is dequantized whenever it is used",
-                tensor.name,
-                tensor.ty.name()
+                "matrices of type {} are slow: they are dequantized whenever they are used",
+                slow_types.join(", ")
             );
         }
         let mut layers = Vec::with_capacity(config.n_layers);
@@ -60,6 +66,7 @@ impl Weights {
             output: Linear::load(gguf, &[tensors.output], compute)?,
             gguf: gguf.clone(),
             n_bytes,
+            slow_types,
         })
     }
 

@@ -1,6 +1,12 @@
-"""The strings of the tokenizer's golden files: `CORPUS`, each once, in a fixed order."""
+"""The strings that tokenizers are compared on: `CORPUS`, each once, in a fixed order.
+
+The first few hundred are written down; the others are drawn, with a fixed seed, from all of Unicode and from parts that
+make words hard to split. They are the same on every machine and in every Python.
+"""
 
 # ruff: noqa: E501, RUF001
+
+import random
 
 SCRIPTS = [
     "The quick brown fox jumps over the lazy dog.",
@@ -205,6 +211,8 @@ WORDS = [
     "hello world",
     "Hello  world",
     "it's we're don't I'll you've he'd",
+    "IT'S WE'RE DON'T I'LL YOU'VE HE'D I'M",
+    "it'\u017f 'S'\u017f",
     "antidisestablishmentarianism",
     "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft",
     "Llanfairpwllgwyngyllgogerychwyrndrobwllllantysiliogogogoch",
@@ -310,7 +318,241 @@ DISPUTED = [
     "[PAD32011]",
     "[PAD32063] x",
 ]
-"""On some of these llama.cpp and tokenizers differ: see `make_tokenizer_golden.py`."""
+"""On some of these llama.cpp and tokenizers differ: see `explained` in `test_tokenizer.py`."""
 
-CORPUS = ["", *SCRIPTS, *EMOJI, *WHITESPACE, *CONTROLS, *DIGITS, *CODE, *WORDS, *SPECIALS, *DISPUTED]
-CORPUS = list(dict.fromkeys(CORPUS))
+PHI4_SPECIALS = [
+    "<|im_start|>system<|im_sep|>Be brief.<|im_end|><|im_start|>user<|im_sep|>Hi<|im_end|><|im_start|>assistant<|im_sep|>",
+    "<|im_start|> user <|im_sep|> \n Hi \n <|im_end|> x",
+    "a <|im_end|>",
+    "<|im_start",
+    "<|im_start|><|im_start|>",
+    "<|fim_prefix|>def f(): <|fim_suffix|> return<|fim_middle|>",
+    "<|dummy_0|> <|dummy_1|>",
+    '<|system|>Tools:<|tool|>[{"name": "f", "parameters": {}}]<|/tool|><|end|><|user|>Go<|end|><|assistant|>',
+    "<|tool_call|>[]<|/tool_call|> <|tool_response|> x",
+    "<|/tool|>\n <|tool|>\t x",
+    "<|endofprompt|> a <|endofprompt|>",
+]
+
+
+def steps(first: int, last: int, step: int, n: int) -> list[tuple[int, int]]:
+    """Code points from `first` up to `last`, in ranges of `step`, `n` texts from each."""
+    return [(at, min(at + step, last)) for at in range(first, last, step) for _ in range(n)]
+
+
+RANGES = [
+    # Everything from Latin-1 to the symbols, and the scripts after the ideographs.
+    *steps(0x80, 0x3100, 0x40, 2),
+    *steps(0xA000, 0xAC00, 0x40, 2),
+    *steps(0xF900, 0xFFF0, 0x80, 2),
+    # Ideographs and Hangul: far more characters, all of one kind.
+    *steps(0x3100, 0xA000, 0x700, 1),
+    *steps(0xAC00, 0xD800, 0x700, 1),
+    # Scripts of the second plane, letters of mathematics, emoji, rare ideographs, tags, private use.
+    *steps(0x10000, 0x12000, 0x80, 1),
+    *steps(0x12000, 0x1D000, 0x1000, 1),
+    *steps(0x1D000, 0x1E000, 0x80, 1),
+    *steps(0x1E000, 0x1FC00, 0x40, 2),
+    *steps(0x20000, 0x32000, 0x6000, 1),
+    *steps(0xE0000, 0xE0200, 0x80, 1),
+    *steps(0xF0000, 0x110000, 0x10000, 1),
+]
+
+
+def script(rng: random.Random, first: int, end: int) -> str:
+    """Words of characters from one range, assigned or not, between marks and spaces."""
+    words = (
+        "".join(chr(rng.randrange(first, end)) for _ in range(rng.randint(1, 6))) for _ in range(rng.randint(1, 5))
+    )
+    return "".join(word + rng.choice([" ", " ", ", ", "", "a", "7", "\u0301", "'s ", "\n"]) for word in words)
+
+
+ATOMS = [
+    *(
+        "a",
+        "I",
+        "the",
+        "Hello",
+        "WORLD",
+        "camelCase",
+        "HTTPServer",
+        "snake_case",
+        "x1",
+        "don",
+        "naïve",
+        "ÉCOLE",
+        "Straße",
+    ),
+    *("'s", "'S", "'re", "'LL", "'d", "'ve", "'m", "'t", "'x", "’s", "''", '"', "`"),
+    *("0", "7", "12", "345", "6789", "3.14", "1,000", "½", "²", "٣", "४", "Ⅷ"),
+    *(
+        "!",
+        "?!",
+        "...",
+        "—",
+        "–",
+        "(",
+        ")",
+        "[]",
+        "{}",
+        "//",
+        "/",
+        "\\",
+        "#",
+        "==",
+        "->",
+        "::",
+        "&&",
+        "@",
+        "$",
+        "%",
+        "_",
+        "-",
+        "~",
+        "|",
+    ),
+    *(
+        " ",
+        " ",
+        " ",
+        " ",
+        "  ",
+        "   ",
+        "\n",
+        "\n\n",
+        "\r\n",
+        "\r",
+        "\t",
+        "\t\t",
+        " \n",
+        "\n ",
+        "\u00a0",
+        "\u2003",
+        "\u3000",
+        "\u0085",
+        "\u200b",
+        "\v",
+    ),
+    *(
+        "мир",
+        "МИР",
+        "Ελλάδα",
+        "שלום",
+        "سلام",
+        "नमस्ते",
+        "สวัสดี",
+        "你好",
+        "世界",
+        "こんにちは",
+        "カタカナ",
+        "안녕",
+        "ქართ",
+        "Ⴀ",
+    ),
+    *(
+        "ǅ",
+        "ǈ",
+        "ʰ",
+        "ª",
+        "ˇ",
+        "\u0301",
+        "\u0308",
+        "\u20dd",
+        "\u094d",
+        "ı",
+        "İ",
+        "\u017f",
+        "\u212a",
+        "ß",
+        "\u1e9e",
+        "ﬁ",
+        "Ａ",
+        "ａ",
+        "𝐀",
+        "𝐚",
+        "𐐀",
+        "𐐨",
+    ),
+    *(
+        "😀",
+        "👍🏽",
+        "👩‍💻",
+        "🏳️‍🌈",
+        "🇫🇮",
+        "1️⃣",
+        "❤️",
+        "\u200d",
+        "\ufe0f",
+        "\ufffd",
+        "\ufeff",
+        "\x00",
+        "\x1b",
+        "\ue000",
+        "\U0010fffd",
+    ),
+    *(
+        "<|user|>",
+        "<|end|>",
+        "<|assistant|>",
+        "<|system|>",
+        "<|endoftext|>",
+        "<|im_start|>",
+        "<|im_sep|>",
+        "<|im_end|>",
+    ),
+    *("<s>", "</s>", "<unk>", "<|tool|>", "<|/tool|>", "<|", "|>", "<", ">", "▁", "Ġ", "Ċ", "<0x0A>"),
+]
+"""What texts are put together from: ends of words, contractions, cases, marks, runs of white space, special tokens."""
+
+
+def mixed(rng: random.Random) -> str:
+    """Two to sixteen atoms in a row."""
+    return "".join(rng.choice(ATOMS) for _ in range(rng.randint(2, 16)))
+
+
+def spaced(rng: random.Random) -> str:
+    """Runs of white space before, between and after words, punctuation and digits."""
+    runs = [" ", "\n", "\t", "\r\n", "\u00a0", "\u3000"]
+    parts = ["a", "Word", "7", "!", "é", "中", "'s", ""]
+    gap = lambda: "".join(rng.choice(runs) * rng.choice([1, 1, 2, 3, 4, 7, 16]) for _ in range(rng.randint(1, 3)))  # noqa: E731
+    return "".join(rng.choice(parts) + gap() for _ in range(rng.randint(1, 4))) + rng.choice(parts)
+
+
+def code(rng: random.Random) -> str:
+    """Lines that look like a program, at some depth."""
+    line = ["if x[{0}] == {1}:", "return f({0}, *{1})", "a{0} += b{1};", "// TODO({0}): fix #{1}", 'let s = "{0}\\n{1}";', "</div>", "}}", "", "@app.get('/{0}/{1}')", "x{0}->y.z<{1}>()"]  # fmt: skip
+    indent = rng.choice(["    ", "  ", "\t"])
+    return rng.choice(["\n", "\r\n"]).join(
+        indent * rng.randint(0, 5)
+        + rng.choice(line).format(rng.randint(0, 99), rng.randint(0, 9999))
+        + rng.choice(["", "", " "])
+        for _ in range(rng.randint(1, 5))
+    )
+
+
+def damaged(rng: random.Random) -> str:
+    """Bytes that are no UTF-8, as they are read with errors="replace"."""
+    whole = rng.choice(["héllo wörld", "日本語のテキスト", "emoji 😀👍 end", "Привет, мир"]).encode()
+    cut = bytes(b for b in whole if rng.random() > 0.25) + bytes(rng.randrange(256) for _ in range(rng.randint(0, 4)))
+    return cut.decode("utf-8", "replace")
+
+
+def anywhere(rng: random.Random) -> str:
+    """Characters from all of Unicode but the surrogates."""
+    points = (
+        rng.choice([rng.randrange(0x110000), rng.randrange(0x3000), rng.randrange(0x80)])
+        for _ in range(rng.randint(1, 12))
+    )
+    return "".join(chr(point) for point in points if not 0xD800 <= point < 0xE000)
+
+
+def drawn() -> list[str]:
+    rng = random.Random(7)
+    texts = [script(rng, first, end) for first, end in RANGES]
+    for kind, n in ((mixed, 700), (spaced, 200), (code, 120), (damaged, 80), (anywhere, 200)):
+        texts += [kind(rng) for _ in range(n)]
+    return texts
+
+
+CORPUS = ["", *SCRIPTS, *EMOJI, *WHITESPACE, *CONTROLS, *DIGITS, *CODE, *WORDS, *SPECIALS, *DISPUTED, *PHI4_SPECIALS]
+CORPUS = list(dict.fromkeys([*CORPUS, *drawn()]))
