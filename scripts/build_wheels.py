@@ -84,7 +84,10 @@ def build(name: str, abi: str, out: Path, symbols: Path) -> Path:
         out.mkdir(parents=True, exist_ok=True)
         wheel = Path(shutil.copy(made, out))
     if "linux" in name:
-        split_debug.rewrite(wheel, symbols, os.environ.get("OBJCOPY", "objcopy"))
+        # Binutils know the machines that they were built for.
+        machine = name.rpartition("-")[2]
+        foreign = "" if machine == platform.machine() else f"{machine}-linux-gnu-"
+        split_debug.rewrite(wheel, symbols, f"{foreign}objcopy")
     print(f"{wheel.stat().st_size / 1e6:.2f} MB  {wheel}")
     return wheel
 

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from absolute_links import RELATIVE
 from platforms import ABIS, PLATFORMS, sdist_name, version, wheel_name
 
 MAX_WHEEL_BYTES = 12_000_000
@@ -58,6 +59,17 @@ def sdist_problems(path: Path) -> Iterable[str]:
         yield f"has {sorted(wrong)}"
 
 
+def description(path: Path) -> str:
+    """What the index shows: the metadata of a wheel or a source distribution, the README among it."""
+    if path.name.endswith(".whl"):
+        with zipfile.ZipFile(path) as wheel:
+            return wheel.read(f"candlewick-{version()}.dist-info/METADATA").decode()
+    with tarfile.open(path) as sdist:
+        metadata = sdist.extractfile(f"{path.name.removesuffix('.tar.gz')}/PKG-INFO")
+        assert metadata
+        return metadata.read().decode()
+
+
 def problems(folder: Path, *, partial: bool) -> list[str]:
     """What is wrong with the files of a folder, a line for each thing."""
     there = {p.name for p in folder.iterdir()}
@@ -69,6 +81,10 @@ def problems(folder: Path, *, partial: bool) -> list[str]:
     for name in sorted(there & expected()):
         check = wheel_problems if name.endswith(".whl") else sdist_problems
         found += [f"{name}: {problem}" for problem in check(folder / name)]
+        if not partial:
+            # The index has the README, and not the files beside it (scripts/absolute_links.py).
+            links = [link[0] for link in RELATIVE.finditer(description(folder / name))]
+            found += [f"{name}: the index cannot show {link}" for link in links]
     return found
 
 

@@ -126,6 +126,28 @@ def test_a_wheel_that_is_too_large(release: Path, check_dist: ModuleType, monkey
     assert problem.startswith(f"{name}: is 4") and "more than 3,000" in problem
 
 
+@pytest.mark.parametrize("link", ["![A terminal](docs/terminal.svg)", "[a script](tests/data/make_golden.py)"])
+def test_a_link_that_the_index_cannot_follow(release: Path, check_dist: ModuleType, link: str) -> None:
+    name = check_dist.wheel_name("manylinux-x86_64", "abi3")
+    metadata = f"candlewick-{check_dist.version()}.dist-info/METADATA"
+    make_wheel(release / name, without=metadata, extra={metadata: f"Name: candlewick\n\nSee {link}.\n".encode()})
+    assert check_dist.problems(release, partial=False) == [f"{name}: the index cannot show {link}"]
+    # Built from a checkout, for one's own use.
+    assert check_dist.problems(release, partial=True) == []
+
+
+def test_the_readme_of_a_release_has_whole_addresses(release: Path, check_dist: ModuleType) -> None:
+    text = (SCRIPTS.parent / "README.md").read_text(encoding="utf-8")
+    assert check_dist.RELATIVE.search(text), "nothing here to prove it with"
+    whole = sys.modules["absolute_links"].absolute(text, "https://host/owner/name", "v1")
+    assert "](https://host/owner/name/raw/v1/docs/terminal.svg)" in whole
+    assert "[a script](https://host/owner/name/blob/v1/tests/data/make_golden.py)" in whole
+    name = check_dist.wheel_name("manylinux-x86_64", "abi3")
+    metadata = f"candlewick-{check_dist.version()}.dist-info/METADATA"
+    make_wheel(release / name, without=metadata, extra={metadata: whole.encode()})
+    assert check_dist.problems(release, partial=False) == []
+
+
 def test_an_sdist_with_local_settings(release: Path, check_dist: ModuleType) -> None:
     name = check_dist.sdist_name()
     make_sdist(release / name, check_dist, ".cargo/config.toml")

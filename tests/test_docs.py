@@ -39,3 +39,9 @@ def test_every_public_name_has_its_place() -> None:
 def test_the_readme_begins_with_an_example_that_runs() -> None:
     _, source = blocks(ROOT / "README.md")[0]
     exec(source, {})
+
+
+def test_source_builds_for_gpus_name_the_features_that_they_need() -> None:
+    builds = re.findall(r'build-args="--features ([\w,]+)"', (ROOT / "README.md").read_text(encoding="utf-8"))
+    # maturin's --features replaces the list of pyproject.toml: without `python` the wheel would have no module.
+    assert [build.split(",") for build in builds] == [["python", "cuda"], ["python", "metal"]]
