@@ -72,7 +72,25 @@ def test_each_instruction_is_found_and_its_function_named(tmp_path: Path) -> Non
     done = check(tmp_path, {"before": BASELINE, **functions, "after": BASELINE})
     assert done.returncode == 1, done.stdout + done.stderr
     *found, _ = done.stdout.splitlines()
-    assert [line.split() for line in found] == [["1", name] for name in functions]
+    assert [line.split() for line in found] == [["1", "NOT", "DISPATCHED", name] for name in functions]
+
+
+@pytest.mark.parametrize(
+    ("path", "dispatched"),
+    [
+        (["half", "binary16", "arch", "aarch64", "add_f16_fp16"], True),
+        (["gemm_f16", "microkernel", "neonfp16", "f16", "x1x1"], True),
+        (["gemm_common", "simd", "aarch64", "fmaq_f16"], True),
+        (["half", "binary16", "arch", "add_f16"], False),
+        (["gemm_f16", "microkernel", "neon", "f16", "x1x1"], False),
+        (["candlewick", "kernels", "aarch64", "neon", "add_f16_fp16"], False),
+    ],
+)
+def test_only_what_asks_the_cpu_first_is_excepted(tmp_path: Path, path: list[str], dispatched: bool) -> None:
+    mangled = "".join(f"{len(part)}{part}" for part in [*path, f"h{0x1234567890ABCDEF:016x}"])
+    done = check(tmp_path, {f"_ZN{mangled}E": "fadd h0, h1, h2"})
+    assert "::".join(path) in done.stdout
+    assert done.returncode == (0 if dispatched else 1), done.stdout + done.stderr
 
 
 def test_next_to_nothing_is_no_proof(tmp_path: Path) -> None:
