@@ -111,16 +111,20 @@ def test_a_stream_that_is_left_is_kept(gen: Generator, leave: str) -> None:
 def test_a_step_that_is_cancelled_leaves_what_was_there_before(folder: Path) -> None:
     """The cancellation comes from another thread, in the middle of a chunk of the prompt: the chunks before it count."""
     slow = Generator(tiny_model(folder / "slow.gguf", layers=12, embd=256, ffn=512, heads=8, context=8192))
-    text = random.Random(1).choices(range(3, 300), k=6000)
+    text = random.Random(1).choices(range(3, 300), k=2500)
     expected = fresh(slow, text, max_tokens=3)
-    slow.clear_cache()
-    stream = slow.stream(text)
-    timer = threading.Timer(0.3, stream.cancel)
-    timer.start()
-    assert list(stream) == [] and stream.finish_reason == "cancelled"
-    ids, cached = ids_of(slow, text, max_tokens=3)
-    assert ids == expected
-    assert 0 < cached < 5999 and cached % 128 == 0
+    for after in (0.2, 0.4, 0.8, 1.6, 3.2):
+        slow.clear_cache()
+        stream = slow.stream(text)
+        timer = threading.Timer(after, stream.cancel)
+        timer.start()
+        next(stream, None)
+        timer.cancel()
+        ids, cached = ids_of(slow, text, max_tokens=3)
+        assert ids == expected
+        if stream.finish_reason == "cancelled" and cached:
+            break
+    assert 0 < cached < 2499 and cached % 128 == 0
 
 
 def test_guesses_that_were_not_taken_are_not_kept(gen: Generator) -> None:
@@ -315,20 +319,20 @@ def test_chats_are_given_up_last(gen: Generator) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is limited with RLIMIT_AS")
 def test_what_is_kept_goes_when_memory_is_short(folder: Path) -> None:
-    """A process that may have 200 MB more keeps 100 MB, and then needs 150."""
-    path = tiny_model(folder / "wide.gguf", layers=8, embd=512, ffn=256, heads=8, context=16384, seed=2)
+    """A process that may have 80 MB more keeps 40 MB, and then needs 60."""
+    path = tiny_model(folder / "wide.gguf", layers=8, embd=512, ffn=32, heads=8, context=16384, seed=2)
     script = f"""
 import resource
 from pathlib import Path
 from candlewick import Generator
 gen = Generator({str(path)!r}, kv_type="f32", n_threads=1)
 per_token = gen.info["kv_bytes_per_token"]
-n = 100_000_000 // per_token
+n = 40_000_000 // per_token
 gen.generate([5], max_tokens=1)
 used = next(int(l.split()[1]) * 1024 for l in Path("/proc/self/status").read_text().splitlines() if "VmSize" in l)
-resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000, -1))
+resource.setrlimit(resource.RLIMIT_AS, (used + 80_000_000, -1))
 gen.generate([7] * n, max_tokens=1)
-print(gen.info["kept_bytes"] > 90_000_000)
+print(gen.info["kept_bytes"] > 36_000_000)
 print(gen.generate([9] * (n * 3 // 2), max_tokens=1).usage.prompt_tokens == n * 3 // 2)
 print(gen.generate([9] * (n * 3 // 2), max_tokens=1).usage.cached_tokens == n * 3 // 2 - 1)
 """
@@ -525,7 +529,11 @@ def test_a_conversation_that_outgrows_the_context(plain: Path) -> None:
     before = chat.messages
     with pytest.raises(ContextLengthError):
         chat.send("word " * 300)
-    assert chat.messages[:-1] == before[:-1]
+    assert chat.messages[:-1] == before, "and the answer that was left in the middle"
+
+
+def question(n_words: int) -> dict:
+    return {"role": "user", "content": "word " * n_words}
 
 
 def test_a_failed_question_takes_back_what_was_forgotten_for_it(plain: Path) -> None:
@@ -534,7 +542,8 @@ def test_a_failed_question_takes_back_what_was_forgotten_for_it(plain: Path) -> 
     for _ in range(3):
         "".join(chat.send("word " * 6))
     before = chat.messages
-    stream = chat.send("word " * 20)
+    words = next(n for n in range(99) if len(gen._native.encode_prompt([*before, question(n)], False)) > 190)
+    stream = chat.send(question(words)["content"])
     assert len(chat.messages) < len(before)
     stream.cancel()
     assert chat.messages == before
@@ -748,12 +757,12 @@ def test_files_whose_checksum_is_right_and_whose_contents_are_not(
         ({"tokens": n - 1}, "its length is not what it says"),
         ({"kv_bytes": 2**60}, "its length is not what it says"),
         ({"tokens": "many"}, "its header is not what Chat.save writes"),
+        ({"tokens": 2**62}, "its length is not what it says"),
         ({"tokens": -1}, "its header is not"),
         ({"tokens": 2**70}, "its header is not"),
         ({"messages": None}, "its header is not"),
         ({"regime": "middle"}, "its header is not"),
         ({"first": -64}, "its header is not"),
-        ({"first": 64}, "its length is not what it says"),
         ({"model": "0" * 64}, "was saved with another model .SHA-256 0000"),
         ({"kv_type": "q8_0"}, 'keys and values of kv_type "q8_0", and this generator\'s are "f16"'),
         ({"messages": "[1]"}, r"holds no messages: messages\[0\] must be a message"),
@@ -763,7 +772,7 @@ def test_files_whose_checksum_is_right_and_whose_contents_are_not(
         with pytest.raises(SessionError, match=text):
             Chat.load(with_header(path, to, **changes), gen)
     # What cannot be of this generator is not taken over; its messages are.
-    for changes in ({"tokens": 2**62}, {"first": 1}, {"regime": "long"}):
+    for changes in ({"first": 64 * n}, {"first": 2**63}, {"first": 1}, {"regime": "long"}):
         gen.clear_cache()
         assert len(Chat.load(with_header(path, to, **changes), gen)) == 2
         assert gen.info["kept_bytes"] == 0
@@ -874,7 +883,7 @@ def test_no_conversation_can_tell_how_it_came_about(folder: Path, model: str) ->
                     gen.clear_cache()
 
     law()
-    assert cached > 1000
+    assert cached > 200
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -42,7 +42,10 @@ class Chat:
         overflow: Overflow,
         defaults: Options,
     ) -> None:
-        start: list[Message] = [] if messages is None else [dict(m) for m in messages]
+        # Says what is wrong with them before anything is done with them.
+        given = [] if messages is None else messages
+        generator._native.session(given)
+        start: list[Message] = [dict(m) for m in given]
         if system is not None:
             if start and start[0].get("role") == "system":
                 raise InvalidRequestError("system= is given, and messages begin with a system message: give one of them")

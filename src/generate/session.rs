@@ -175,14 +175,17 @@ impl Model {
         header: &Header,
         interrupt: Interrupt,
     ) -> Result<Option<(Vec<u32>, Box<dyn Sequence>)>> {
-        let Some(kv_bytes) = self.engine.stored_bytes(header.n_tokens, &header.extent) else {
-            return Ok(None);
-        };
-        let ids_bytes = 4 * header.n_tokens as u64;
-        if kv_bytes != header.kv_bytes || ids_bytes + kv_bytes + HASH as u64 != file.left {
+        let says = (header.n_tokens as u64)
+            .checked_mul(4)
+            .and_then(|ids| ids.checked_add(header.kv_bytes)?.checked_add(HASH as u64));
+        let stored = self.engine.stored_bytes(header.n_tokens, &header.extent);
+        if says != Some(file.left) || stored.is_some_and(|bytes| bytes != header.kv_bytes) {
             return Err(file.damaged("its length is not what it says"));
         }
-        let mut ids = vec![0; ids_bytes as usize];
+        if stored.is_none() {
+            return Ok(None);
+        }
+        let mut ids = vec![0; 4 * header.n_tokens];
         file.read(&mut ids)?;
         let ids: Vec<u32> = ids
             .as_chunks()
