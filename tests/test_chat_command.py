@@ -47,7 +47,13 @@ def test_a_file_that_cannot_be_had_is_said_and_ends_nothing(demo: Generator, tmp
     assert said == f"{fog}\n"
     for note, text in zip(
         notes,
-        ["is not a conversation that Chat.save wrote", "nothing", "no/a", "/save needs the name of a file", "/load needs"],
+        [
+            "is not a conversation that Chat.save wrote",
+            "nothing",
+            "no/a",
+            "/save needs the name of a file",
+            "/load needs",
+        ],
         strict=False,
     ):
         assert text in note

@@ -109,7 +109,7 @@ def test_a_stream_that_is_left_is_kept(gen: Generator, leave: str) -> None:
 
 
 def test_a_step_that_is_cancelled_leaves_what_was_there_before(folder: Path) -> None:
-    """The cancellation comes from another thread, in the middle of a chunk of the prompt: the chunks before it count."""
+    """The cancellation comes from another thread, in the middle of a chunk: the chunks before it count."""
     slow = Generator(tiny_model(folder / "slow.gguf", layers=12, embd=256, ffn=512, heads=8, context=8192))
     text = random.Random(1).choices(range(3, 300), k=2500)
     expected = fresh(slow, text, max_tokens=3)
@@ -381,7 +381,9 @@ def test_each_turn_pays_for_the_new_one_alone(demo: Generator) -> None:
     ran: Ids = []
     for text in ["fog", "tea", "rain", "a cat", "the moon"]:
         prompt = demo._native.encode_prompt([*chat.messages, {"role": "user", "content": text}], False)
-        common = next((i for i, (a, b) in enumerate(zip(ran, prompt, strict=False)) if a != b), min(len(ran), len(prompt)))
+        common = next(
+            (i for i, (a, b) in enumerate(zip(ran, prompt, strict=False)) if a != b), min(len(ran), len(prompt))
+        )
         stream = chat.send(text)
         answer = "".join(stream)
         assert stream.usage.cached_tokens == common
@@ -389,7 +391,7 @@ def test_each_turn_pays_for_the_new_one_alone(demo: Generator) -> None:
         assert demo.tokenizer.decode(ids) == answer
         ran = [*prompt, *ids[:-1]]
         if len(chat) > 1:
-            # The model's own words come back as the ids that it chose: only the question and what stands around it is new.
+            # The model's own words come back as the ids that it chose: only the question is new.
             assert len(prompt) - common < 20 < common
 
 
@@ -433,7 +435,7 @@ def test_an_answer_that_is_cancelled(gen: Generator) -> None:
     assert "".join(stream) == fresh_text(gen, chat.messages[:3], 4)
 
     # What is left in the middle ends with the next thing that is asked for.
-    for text in chat.send("three"):
+    for text in chat.send("three"):  # noqa: B007
         break
     follow = chat.send("four", max_tokens=4)
     "".join(follow)
@@ -730,7 +732,10 @@ def test_files_that_are_no_conversations(gen: Generator, saved: tuple[Path, list
     for name, text in [
         ("empty", "is not a conversation that Chat.save wrote"),
         ("text", "is not a conversation that Chat.save wrote"),
-        ("next", "has format version 2, and this version of candlewick reads 1: load it with the version that saved it"),
+        (
+            "next",
+            "has format version 2, and this version of candlewick reads 1: load it with the version that saved it",
+        ),
         ("cut", "is damaged .its checksum is not that of its contents.: save the conversation again"),
         ("more", "is damaged .its checksum"),
         ("header", "is damaged .its checksum"),
@@ -841,7 +846,9 @@ def test_no_conversation_can_tell_how_it_came_about(folder: Path, model: str) ->
         for _ in range(data.draw(st.integers(1, 10))):
             i = data.draw(st.integers(0, len(chats) - 1))
             chat = chats[i]
-            match data.draw(st.sampled_from(["send", "send", "send", "cancel", "fork", "rewind", "file", "drop", "clear"])):
+            match data.draw(
+                st.sampled_from(["send", "send", "send", "cancel", "fork", "rewind", "file", "drop", "clear"])
+            ):
                 case "send" | "cancel" as what:
                     text = data.draw(st.sampled_from(["one", "two three", "word " * 12]))
                     n = data.draw(st.integers(1, 30))

@@ -39,6 +39,7 @@ def test_logprob_is_the_models_own(tiny: Generator) -> None:
 
 
 def test_what_can_be_read_before_during_and_after(tiny: Generator) -> None:
+    tiny.clear_cache()
     stream = tiny.stream("Hello", **OPTIONS)
     assert isinstance(stream, TextStream) and iter(stream) is stream
     assert (stream.text, stream.finish_reason, stream.stop_reason) == ("", None, None)

@@ -162,9 +162,7 @@ pub trait Engine: Send + Sync {
         _extent: &Extent,
         _read: &mut dyn FnMut(&mut [u8]) -> Result<()>,
     ) -> Result<Box<dyn Sequence>> {
-        Err(Error::Engine(
-            "this engine keeps no keys and values".into(),
-        ))
+        Err(Error::Engine("this engine keeps no keys and values".into()))
     }
 
     /// Clears what `page`, the last one of those that hold `n_tokens`, holds beyond them.

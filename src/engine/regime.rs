@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{CHUNK, Interrupt, Extent, Sequence};
+use super::{CHUNK, Extent, Interrupt, Sequence};
 use crate::error::Result;
 use crate::model::{Regime, RopeConfig};
 

@@ -39,6 +39,9 @@ const MAX_HEADER: usize = 256 << 20;
 /// Bytes hashed or copied between two looks for a reason to stop.
 const STEP: usize = 4 << 20;
 
+/// Token ids, and the sequence that has run them.
+type Restored = (Vec<u32>, Box<dyn Sequence>);
+
 impl Model {
     /// SHA-256 of the model's files, one after the other; computed once.
     pub fn sha256(&self, interrupt: Interrupt) -> Result<[u8; HASH]> {
@@ -174,7 +177,7 @@ impl Model {
         file: &mut SessionFile,
         header: &Header,
         interrupt: Interrupt,
-    ) -> Result<Option<(Vec<u32>, Box<dyn Sequence>)>> {
+    ) -> Result<Option<Restored>> {
         let says = (header.n_tokens as u64)
             .checked_mul(4)
             .and_then(|ids| ids.checked_add(header.kv_bytes)?.checked_add(HASH as u64));

@@ -135,9 +135,8 @@ impl Generator {
         let messages = convert::messages("messages", messages)?;
         let prompt = (!messages.is_empty()).then_some(Prompt::Messages(messages));
         let mut signals = Signals::new(py, None)?;
-        let saved = py.detach(|| {
-            guard(|| model.save_session(&path, text, prompt, &mut || signals.check()))
-        });
+        let saved = py
+            .detach(|| guard(|| model.save_session(&path, text, prompt, &mut || signals.check())));
         signals.into_result()?;
         Ok(saved?)
     }
@@ -146,8 +145,7 @@ impl Generator {
     fn load_session(&self, py: Python<'_>, path: PathBuf) -> PyResult<(String, Session)> {
         let model = self.model()?;
         let mut signals = Signals::new(py, None)?;
-        let loaded =
-            py.detach(|| guard(|| model.load_session(&path, &mut || signals.check())));
+        let loaded = py.detach(|| guard(|| model.load_session(&path, &mut || signals.check())));
         signals.into_result()?;
         let (text, pin) = loaded?;
         Ok((text, Session::new(pin)))

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use self::cache::Cache;
 use self::weights::Weights;
 use super::regime::{Regimes, Restart};
-use super::{Engine, EngineKind, Interrupt, Extent, KvType, Sequence};
+use super::{Engine, EngineKind, Extent, Interrupt, KvType, Sequence};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::kernels::{Activations, Compute, Heads, Isa, KvFormat, PAGE, PageLayout};
