@@ -207,7 +207,7 @@ class Chat:
 
     def _merged(self, options: Options) -> Options:
         """The conversation's defaults with ``options`` in their place; either name of an argument replaces both."""
-        known = type(self._generator).stream.__kwdefaults__.keys() - {"raw"}
+        known = (type(self._generator).stream.__kwdefaults__ or {}).keys() - {"raw"}
         if unknown := options.keys() - known:
             raise TypeError(
                 f"a Chat has no argument {sorted(unknown)[0]!r}, expected some of {', '.join(sorted(known))}"

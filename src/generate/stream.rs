@@ -215,6 +215,8 @@ impl Stream {
             (self.n_prefilled, self.n_cached) = (n, n);
         }
         while self.n_prefilled < self.prompt.len() {
+            // A long prompt takes much memory: it should not drive others out of theirs.
+            self.model.kept.leave_room(0);
             let end = (self.n_prefilled + CHUNK).min(self.prompt.len());
             let chunk = self.prompt[self.n_prefilled..end].to_vec();
             self.run(&chunk, usize::from(end == self.prompt.len()), interrupt)?;
