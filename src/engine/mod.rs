@@ -18,8 +18,12 @@ use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::model::Config;
 
-/// Called between the layers of a forward pass and the tensors of a load; an error stops the work there.
+/// Called between the layers of a forward pass; an error stops the work there.
 pub type Interrupt<'a> = &'a mut dyn FnMut() -> Result<()>;
+
+/// Called between the layers of a load with the bytes of weights that are there and those of all; an error stops the
+/// load.
+pub type OnLoaded<'a> = &'a mut dyn FnMut(u64, u64) -> Result<()>;
 
 /// Which forward pass runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,7 +199,7 @@ pub fn load(
     gguf: &Arc<Gguf>,
     config: &Config,
     options: &EngineOptions,
-    interrupt: Interrupt,
+    on_loaded: OnLoaded,
 ) -> Result<Arc<dyn Engine>> {
     let device = options.device.open()?;
     let kind = match options.kind {
@@ -225,7 +229,7 @@ pub fn load(
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
         let kv_type = options.kv_type.unwrap_or(KvType::F16);
-        return native::load(gguf, config, n_ctx, kv_type, n_threads, interrupt);
+        return native::load(gguf, config, n_ctx, kv_type, n_threads, on_loaded);
     }
     if options.kv_type == Some(KvType::Q8_0) {
         return Err(Error::InvalidRequest(format!(
@@ -239,13 +243,13 @@ pub fn load(
         EngineKind::Original if options.kv_type == Some(KvType::F16) => Err(Error::InvalidRequest(
             "kv_type is \"f16\", and the original engine keeps keys and values in f32: use engine=\"candle\"".into(),
         )),
-        EngineKind::Original => original::load(gguf, config, options.n_ctx, device, interrupt),
+        EngineKind::Original => original::load(gguf, config, options.n_ctx, device, on_loaded),
         _ => {
             // Candle converts f16 keys and values on the CPU anew for each token, which at a context of 300 costs
             // 40% of the decoding rate (Phi-3-mini, benches/compare.py).
             let best = if device.is_cpu() { KvType::F32 } else { KvType::F16 };
             let kv_type = options.kv_type.unwrap_or(best);
-            candle::load(gguf, config, n_ctx, kv_type, device, interrupt)
+            candle::load(gguf, config, n_ctx, kv_type, device, on_loaded)
         }
     }
 }

@@ -14,7 +14,9 @@ use candle_core::quantized::gguf_file::{Content, TensorInfo, Value, VersionedMag
 use candle_core::{DType, Device, Tensor};
 use candle_transformers::models::quantized_phi3::ModelWeights;
 
-use super::{Engine, EngineKind, Interrupt, KvType, Sequence, cpu, device, threads, weights};
+use super::{
+    Engine, EngineKind, Interrupt, KvType, OnLoaded, Sequence, cpu, device, threads, weights,
+};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::memory;
@@ -41,13 +43,12 @@ pub(super) fn load(
     config: &Config,
     n_ctx: Option<usize>,
     device: Device,
-    interrupt: Interrupt,
+    on_loaded: OnLoaded,
 ) -> Result<Arc<dyn Engine>> {
     let right_up_to = config.sliding_window.unwrap_or(config.n_ctx);
     let n_ctx = n_ctx.unwrap_or(right_up_to);
     ModelTensors::locate(gguf, config)?;
     let rms_eps = refuse_what_it_gets_wrong(gguf, config, n_ctx, right_up_to)?;
-    interrupt()?;
 
     // The embedding is expanded to f32 whole.
     let embedding_bytes = 4 * (config.n_vocab * config.d_model) as u64;
@@ -62,6 +63,7 @@ pub(super) fn load(
         n_bytes,
         &device,
     )?;
+    on_loaded(0, n_bytes)?;
     let tensor_infos = gguf
         .tensors()
         .iter()

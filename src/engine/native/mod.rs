@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use self::cache::Cache;
 use self::weights::Weights;
 use super::regime::{Regimes, Restart};
-use super::{Engine, EngineKind, Interrupt, KvType, Sequence};
+use super::{Engine, EngineKind, Interrupt, KvType, OnLoaded, Sequence};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::kernels::{Activations, Compute, Heads, Isa, KvFormat, PageLayout};
@@ -66,10 +66,10 @@ pub(super) fn load(
     n_ctx: usize,
     kv_type: KvType,
     n_threads: usize,
-    interrupt: Interrupt,
+    on_loaded: OnLoaded,
 ) -> Result<Arc<dyn Engine>> {
     let compute = Compute::new(Isa::choose()?, n_threads);
-    let weights = Weights::load(gguf, config, &compute, interrupt)?;
+    let weights = Weights::load(gguf, config, &compute, on_loaded)?;
     let heads = Heads {
         n_heads: config.n_heads,
         n_kv_heads: config.n_kv_heads,
