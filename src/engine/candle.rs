@@ -9,6 +9,7 @@ mod cache;
 mod layer;
 mod parts;
 
+use std::any::Any;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
@@ -143,6 +144,10 @@ impl Engine for CandleEngine {
 impl Sequence for CandleSequence {
     fn n_past(&self) -> usize {
         self.cache.n_past()
+    }
+
+    fn core(&mut self) -> &mut dyn Any {
+        self
     }
 
     fn rewind(&mut self, _n_past: usize) -> bool {

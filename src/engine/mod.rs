@@ -9,6 +9,7 @@ mod regime;
 mod threads;
 mod weights;
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,10 +119,41 @@ pub struct EngineOptions {
     pub n_threads: Option<usize>,
 }
 
+/// One sequence's part of a step that several share.
+pub struct Part<'a> {
+    /// Whose keys and values.
+    pub sequence: &'a mut dyn Sequence,
+    /// As for [`Sequence::forward`].
+    pub tokens: &'a [u32],
+    /// As for [`Sequence::forward`].
+    pub n_logits: usize,
+    /// As for [`Sequence::forward`].
+    pub logits: &'a mut Vec<f32>,
+    /// Why this part did not run, though the others did. The sequence must not be used then.
+    pub failed: Option<Error>,
+}
+
 /// Loaded weights that can run any number of independent sequences.
 pub trait Engine: Send + Sync {
     /// A sequence with no tokens yet, and KV of its own.
     fn sequence(&self) -> Result<Box<dyn Sequence>>;
+
+    /// Runs `parts`, whose sequences are this engine's, in one pass over the weights where the engine can; what each
+    /// gets is what it would get alone.
+    ///
+    /// After an error, an interruption included, none of the sequences must be used.
+    fn forward(&self, parts: &mut [Part], interrupt: Interrupt) -> Result<()> {
+        for part in parts {
+            let done = part
+                .sequence
+                .forward(part.tokens, part.n_logits, part.logits, interrupt);
+            match done {
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                done => part.failed = done.err(),
+            }
+        }
+        Ok(())
+    }
 
     /// Tokens one sequence can hold.
     fn n_ctx(&self) -> usize;
@@ -169,6 +201,14 @@ pub trait Sequence: Send {
         logits: &mut Vec<f32>,
         interrupt: Interrupt,
     ) -> Result<()>;
+
+    /// Does what comes before a step of `tokens`: what [`Self::forward`] begins with.
+    fn prepare(&mut self, _tokens: &[u32], _interrupt: Interrupt) -> Result<()> {
+        Ok(())
+    }
+
+    /// The engine's own sequence, inside of what wraps it.
+    fn core(&mut self) -> &mut dyn Any;
 
     /// Goes back to the first `n_past` tokens; false where that is not possible, and nothing has changed then.
     fn rewind(&mut self, n_past: usize) -> bool;

@@ -6,6 +6,7 @@
 //! right, and refuses the others: it fixes the rope base at 10000, rotates whole heads, wants an output matrix of its own and
 //! fused queries, keys and values, and knows no biases, no long rope and no sliding window.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::io::Cursor;
 use std::sync::Arc;
@@ -232,6 +233,10 @@ impl Engine for OriginalEngine {
 impl Sequence for OriginalSequence {
     fn n_past(&self) -> usize {
         self.n_past
+    }
+
+    fn core(&mut self) -> &mut dyn Any {
+        self
     }
 
     fn rewind(&mut self, _n_past: usize) -> bool {

@@ -4,6 +4,7 @@
 //! sequence remembers its tokens, and when a step takes it across the boundary it begins again with all of them,
 //! which is what `transformers` does (`prepare_inputs_for_generation` of Phi-3 drops the cache there).
 
+use std::any::Any;
 use std::time::{Duration, Instant};
 
 use super::{CHUNK, Interrupt, Sequence};
@@ -79,6 +80,11 @@ impl<S: Restart> Sequence for Regimes<S> {
         logits: &mut Vec<f32>,
         interrupt: Interrupt,
     ) -> Result<()> {
+        self.prepare(tokens, interrupt)?;
+        self.inner.forward(tokens, n_logits, logits, interrupt)
+    }
+
+    fn prepare(&mut self, tokens: &[u32], interrupt: Interrupt) -> Result<()> {
         let length = (self.tokens.len() + tokens.len()).max(self.announced);
         let regime = self.rope.regime(length);
         if regime != self.regime {
@@ -86,14 +92,18 @@ impl<S: Restart> Sequence for Regimes<S> {
             self.inner.restart(regime)?;
             self.regime = regime;
             for chunk in self.tokens.chunks(CHUNK) {
-                self.inner.forward(chunk, 0, logits, interrupt)?;
+                self.inner.forward(chunk, 0, &mut Vec::new(), interrupt)?;
             }
             if !self.tokens.is_empty() {
                 self.recomputed += started.elapsed();
             }
         }
         self.tokens.extend_from_slice(tokens);
-        self.inner.forward(tokens, n_logits, logits, interrupt)
+        Ok(())
+    }
+
+    fn core(&mut self) -> &mut dyn Any {
+        self.inner.core()
     }
 
     fn recomputed(&self) -> Duration {
@@ -132,6 +142,10 @@ mod tests {
 
         fn room(&self) -> usize {
             usize::MAX
+        }
+
+        fn core(&mut self) -> &mut dyn Any {
+            self
         }
 
         fn rewind(&mut self, n_past: usize) -> bool {
