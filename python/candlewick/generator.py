@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Union
 
 from candlewick import _native, models, threads
+from candlewick.chat import Chat
 from candlewick.progress import reporting
 from candlewick.stream import Completion, TextStream, TokenStream
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
+    from candlewick.chat import Overflow
     from candlewick.progress import Report
 
 Prompt = Union[str, "Sequence[Mapping[str, Any]]", "Sequence[int]"]
@@ -213,6 +215,36 @@ class Generator:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "prompt")}
         return TextStream(self._start(prompt, arguments))
 
+    def chat(
+        self,
+        system: str | None = None,
+        *,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        overflow: Overflow = "error",
+        **defaults: Unpack[Options],
+    ) -> Chat:
+        """Begins a conversation, which pays for each of its tokens once.
+
+        Args:
+            system: The system message.
+            messages: What was said before, if anything.
+            overflow: What happens when the conversation outgrows the context: ``"error"`` refuses to go on;
+                ``"truncate_oldest"`` forgets the oldest turns, a user's message and all that follows up to the next
+                one, until ``max_tokens`` or a quarter of the context are free. The system message always stays.
+            **defaults: As for `stream`, but for ``raw``: what each `Chat.send` takes for granted.
+
+        Raises:
+            InvalidRequestError: There are two system messages, or an argument that a conversation does not have.
+
+        Example:
+            >>> from candlewick import Generator
+            >>> chat = Generator("demo").chat(temperature=0)
+            >>> text = "".join(chat.send("Write a haiku about fog"))
+            >>> chat.messages[1] == {"role": "assistant", "content": text}
+            True
+        """
+        return Chat(self, system, messages, overflow, defaults)
+
     def stream_tokens(self, prompt: Prompt, **options: Unpack[Options]) -> TokenStream:
         """As `stream`, token by token: gives `Token` (id, text, logprob), whose texts join to the stream's text."""
         return TokenStream(self.stream(prompt, **options)._native)
@@ -264,11 +296,21 @@ class Generator:
     def info(self) -> dict[str, Any]:
         """What was loaded: architecture, quantization, engine, device, context, threads, memory and the audit.
 
+        ``info["kept_bytes"]`` are the keys and values that are kept for prompts that begin like earlier ones, at most
+        those of one whole context.
         ``info["slow_types"]`` are the types of matrices that are dequantized whenever they are used.
         ``info["audit"]`` names the model's and the tokenizer's metadata keys and the tensors that are ``"used"``, and
         the keys that are there but change nothing (``"harmless"``); any other is an error at load.
         """
         return self._native.info
+
+    def clear_cache(self) -> None:
+        """Forgets what was read and written before: the next prompt is read from its beginning.
+
+        What is kept speeds up prompts that begin like an earlier one, changes no result, is bounded by the context
+        and goes by itself when memory is short; this is for those who measure, or want the memory at once.
+        """
+        self._native.clear_cache()
 
     def close(self) -> None:
         """Gives the memory back. Streams that still run keep what they need until they end."""

@@ -103,7 +103,7 @@ impl Engine for CandleEngine {
             cache: self.0.cache(),
             regime: Regime::Short,
         };
-        Ok(Regimes::wrap(sequence, &self.0.config.rope))
+        Ok(Regimes::wrap(sequence, &self.0.config.rope, &[]))
     }
 
     fn n_ctx(&self) -> usize {
@@ -194,6 +194,16 @@ impl Restart for CandleSequence {
         self.cache = self.weights.cache();
         self.regime = regime;
         Ok(())
+    }
+
+    fn regime(&self) -> Regime {
+        self.regime
+    }
+
+    /// Candle sums in an order that depends on how many tokens a step has: what others computed is not to the bit what
+    /// this sequence would have.
+    fn branch(&self, _n_past: usize) -> Option<Self> {
+        None
     }
 }
 

@@ -81,7 +81,8 @@ pub struct Pages<'a> {
 
 impl<'a> Pages<'a> {
     /// # Safety
-    /// Each part has [`Heads::page_bytes`] bytes that stay valid, and that nobody else uses, as long as this does.
+    /// Each part has [`Heads::page_bytes`] bytes that stay valid as long as this does. Nobody else uses those that are
+    /// written to, and nobody changes the others, meanwhile.
     /// `first` is a multiple of [`PAGE`].
     pub unsafe fn new(parts: &'a [*mut u8], first: usize) -> Self {
         debug_assert!(first.is_multiple_of(PAGE));

@@ -14,10 +14,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use self::cache::Cache;
 use self::weights::Weights;
 use super::regime::{Regimes, Restart};
-use super::{Engine, EngineKind, Interrupt, KvType, OnLoaded, Part, Sequence};
+use super::{Engine, EngineKind, Extent, Interrupt, KvType, OnLoaded, Part, Sequence};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::kernels::{Activations, Compute, Heads, Isa, KvFormat, PageLayout};
+use crate::kernels::{Activations, Compute, Heads, Isa, KvFormat, PAGE, PageLayout};
 use crate::model::{Config, Regime, Rope};
 
 struct Shared {
@@ -201,7 +201,7 @@ impl Engine for NativeEngine {
             shared: self.0.clone(),
             regime: Regime::Short,
         };
-        Ok(Regimes::wrap(sequence, &self.0.config.rope))
+        Ok(Regimes::wrap(sequence, &self.0.config.rope, &[]))
     }
 
     fn n_ctx(&self) -> usize {
@@ -238,7 +238,7 @@ impl Engine for NativeEngine {
 
     fn forward(&self, parts: &mut [Part], interrupt: Interrupt) -> Result<()> {
         let mut spans = Vec::with_capacity(parts.len());
-        for part in parts {
+        for part in parts.iter_mut() {
             let Part {
                 sequence,
                 tokens,
@@ -260,12 +260,53 @@ impl Engine for NativeEngine {
         if spans.is_empty() {
             return Ok(());
         }
-        self.0.run(&mut spans, interrupt)
+        self.0.run(&mut spans, interrupt)?;
+        for part in parts.iter_mut().filter(|part| part.failed.is_none()) {
+            part.sequence.ran(part.tokens);
+        }
+        Ok(())
     }
 
     fn kv_bytes_per_token(&self) -> u64 {
         let page = self.0.config.n_layers * self.0.heads.page_bytes();
-        (page / crate::kernels::PAGE) as u64
+        (page / PAGE) as u64
+    }
+
+    fn stored_bytes(&self, n_tokens: usize, extent: &Extent) -> Option<u64> {
+        let rope = &self.0.config.rope;
+        // The long factors may have come before the tokens that made them necessary, the short ones never stay.
+        let rotated = match extent.regime {
+            Regime::Short => rope.regime(n_tokens) == Regime::Short,
+            Regime::Long => rope.long.is_some(),
+        };
+        let cache = self.0.cache();
+        cache
+            .stored_bytes(n_tokens, extent.first)
+            .filter(|_| rotated)
+    }
+
+    fn restore(
+        &self,
+        tokens: &[u32],
+        extent: &Extent,
+        read: &mut dyn FnMut(&mut [u8]) -> Result<()>,
+    ) -> Result<Box<dyn Sequence>> {
+        let mut cache = self.0.cache();
+        cache.restore(tokens.len(), extent.first, read)?;
+        let sequence = NativeSequence {
+            cache,
+            shared: self.0.clone(),
+            regime: extent.regime,
+        };
+        Ok(Regimes::wrap(sequence, &self.0.config.rope, tokens))
+    }
+
+    fn blank(&self, page: &mut [u8], n_tokens: usize) {
+        let layout = self.0.heads.layout;
+        let filled = (n_tokens + PAGE - 1) % PAGE + 1;
+        for head in page.chunks_exact_mut(layout.bytes()) {
+            layout.blank(head, filled);
+        }
     }
 }
 
@@ -280,6 +321,17 @@ impl Sequence for NativeSequence {
 
     fn room(&self) -> usize {
         self.shared.n_ctx - self.cache.n_past()
+    }
+
+    fn fork(&self, n_past: usize) -> Option<Box<dyn Sequence>> {
+        let fork: Box<dyn Sequence> = Box::new(self.branch(n_past)?);
+        Some(fork)
+    }
+
+    fn kv(&self) -> Option<(Extent, Vec<&[u8]>)> {
+        let (first, pages) = self.cache.pages();
+        let regime = self.regime;
+        Some((Extent { regime, first }, pages.collect()))
     }
 
     fn forward(
@@ -304,6 +356,18 @@ impl Restart for NativeSequence {
         self.cache = self.shared.cache();
         self.regime = regime;
         Ok(())
+    }
+
+    fn regime(&self) -> Regime {
+        self.regime
+    }
+
+    fn branch(&self, n_past: usize) -> Option<Self> {
+        Some(Self {
+            shared: self.shared.clone(),
+            cache: self.cache.fork(n_past)?,
+            regime: self.regime,
+        })
     }
 }
 
