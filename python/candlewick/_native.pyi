@@ -51,6 +51,7 @@ class Generator:
         n_threads: int,
         kv_type: str,
         mmap: bool,
+        progress: Callable[[int, int, str], object] | None = None,
     ) -> Generator: ...
     def stream(
         self,

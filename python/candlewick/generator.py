@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Union
 
 from candlewick import _native, models, threads
 from candlewick.chat import Chat
+from candlewick.progress import reporting
 from candlewick.stream import Completion, TextStream, TokenStream
 
 if TYPE_CHECKING:
@@ -78,9 +79,10 @@ class Generator:
         local_files_only: Use what is in the cache and ask nobody. ``None`` does so if ``HF_HUB_OFFLINE`` is set.
         token: For gated and private repositories; ``None`` takes ``HF_TOKEN`` or what ``hf auth login`` stored, and
             ``False`` sends none.
-        progress: Show a line while files are fetched, on a terminal or in a notebook. A function is called instead,
-            at most ten times a second, as ``progress(downloaded_bytes, total_bytes, filename)``; what it raises ends
-            the download and is raised here.
+        progress: Show a line while files are fetched or weights are loaded, on a terminal or in a notebook. A
+            function is called instead, at most ten times a second, as ``progress(bytes_there, bytes_in_all, what)``,
+            where ``what`` is the file's name while it is fetched and ``"loading "`` with the name while it is loaded;
+            what it raises ends the work and is raised here.
 
     Raises:
         ModelNotFoundError: There is no such model.
@@ -123,16 +125,18 @@ class Generator:
         wanted = threads.number(n_threads)
         if engine in ("candle", "original") or device not in ("auto", "cpu"):
             threads.start_candle(n_threads)
-        self._native = _native.Generator(
-            path,
-            tokenizer=tokenizer_path,
-            device=device,
-            engine=engine,
-            n_ctx=n_ctx,
-            n_threads=wanted,
-            kv_type=kv_type,
-            mmap=mmap,
-        )
+        with reporting(progress, keep=False) as report:
+            self._native = _native.Generator(
+                path,
+                tokenizer=tokenizer_path,
+                device=device,
+                engine=engine,
+                n_ctx=n_ctx,
+                n_threads=wanted,
+                kv_type=kv_type,
+                mmap=mmap,
+                progress=report,
+            )
 
     @classmethod
     def from_pretrained(cls, model: str | os.PathLike[str] | None = None, **options: Any) -> Self:

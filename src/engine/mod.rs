@@ -9,6 +9,7 @@ mod regime;
 mod threads;
 mod weights;
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +19,12 @@ use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::model::{Config, Regime};
 
-/// Called between the layers of a forward pass and the tensors of a load; an error stops the work there.
+/// Called between the layers of a forward pass; an error stops the work there.
 pub type Interrupt<'a> = &'a mut dyn FnMut() -> Result<()>;
+
+/// Called between the layers of a load with the bytes of weights that are there and those of all; an error stops the
+/// load.
+pub type OnLoaded<'a> = &'a mut dyn FnMut(u64, u64) -> Result<()>;
 
 /// Which forward pass runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,10 +119,41 @@ pub struct EngineOptions {
     pub n_threads: Option<usize>,
 }
 
+/// One sequence's part of a step that several share.
+pub struct Part<'a> {
+    /// Whose keys and values.
+    pub sequence: &'a mut dyn Sequence,
+    /// As for [`Sequence::forward`].
+    pub tokens: &'a [u32],
+    /// As for [`Sequence::forward`].
+    pub n_logits: usize,
+    /// As for [`Sequence::forward`].
+    pub logits: &'a mut Vec<f32>,
+    /// Why this part did not run, though the others did: as if it had been alone.
+    pub failed: Option<Error>,
+}
+
 /// Loaded weights that can run any number of independent sequences.
 pub trait Engine: Send + Sync {
     /// A sequence with no tokens yet, and KV of its own.
     fn sequence(&self) -> Result<Box<dyn Sequence>>;
+
+    /// Runs `parts`, whose sequences are this engine's, in one pass over the weights where the engine can; what each
+    /// gets is what it would get alone.
+    ///
+    /// After an interruption the sequences are as [`Sequence::forward`] says; after another error, none must be used.
+    fn forward(&self, parts: &mut [Part], interrupt: Interrupt) -> Result<()> {
+        for part in parts {
+            let done = part
+                .sequence
+                .forward(part.tokens, part.n_logits, part.logits, interrupt);
+            match done {
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                done => part.failed = done.err(),
+            }
+        }
+        Ok(())
+    }
 
     /// Tokens one sequence can hold.
     fn n_ctx(&self) -> usize;
@@ -196,6 +232,17 @@ pub trait Sequence: Send {
         interrupt: Interrupt,
     ) -> Result<()>;
 
+    /// What [`Self::forward`] does before a step of `tokens`, for an engine that runs the step itself.
+    fn prepare(&mut self, _tokens: &[u32], _interrupt: Interrupt) -> Result<()> {
+        Ok(())
+    }
+
+    /// And after it.
+    fn ran(&mut self, _tokens: &[u32]) {}
+
+    /// The engine's own sequence, inside of what wraps it.
+    fn core(&mut self) -> &mut dyn Any;
+
     /// Goes back to the first `n_past` tokens; false where that is not possible, and nothing has changed then.
     fn rewind(&mut self, n_past: usize) -> bool;
 
@@ -241,7 +288,7 @@ pub fn load(
     gguf: &Arc<Gguf>,
     config: &Config,
     options: &EngineOptions,
-    interrupt: Interrupt,
+    on_loaded: OnLoaded,
 ) -> Result<Arc<dyn Engine>> {
     let device = options.device.open()?;
     let kind = match options.kind {
@@ -271,7 +318,7 @@ pub fn load(
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
         let kv_type = options.kv_type.unwrap_or(KvType::F16);
-        return native::load(gguf, config, n_ctx, kv_type, n_threads, interrupt);
+        return native::load(gguf, config, n_ctx, kv_type, n_threads, on_loaded);
     }
     if options.kv_type == Some(KvType::Q8_0) {
         return Err(Error::InvalidRequest(format!(
@@ -285,13 +332,13 @@ pub fn load(
         EngineKind::Original if options.kv_type == Some(KvType::F16) => Err(Error::InvalidRequest(
             "kv_type is \"f16\", and the original engine keeps keys and values in f32: use engine=\"candle\"".into(),
         )),
-        EngineKind::Original => original::load(gguf, config, options.n_ctx, device, interrupt),
+        EngineKind::Original => original::load(gguf, config, options.n_ctx, device, on_loaded),
         _ => {
             // Candle converts f16 keys and values on the CPU anew for each token, which at a context of 300 costs
             // 40% of the decoding rate (Phi-3-mini, benches/compare.py).
             let best = if device.is_cpu() { KvType::F32 } else { KvType::F16 };
             let kv_type = options.kv_type.unwrap_or(best);
-            candle::load(gguf, config, n_ctx, kv_type, device, interrupt)
+            candle::load(gguf, config, n_ctx, kv_type, device, on_loaded)
         }
     }
 }

@@ -4,6 +4,7 @@
 //! sequence remembers its tokens, and when a step takes it across the boundary it begins again with all of them,
 //! which is what `transformers` does (`prepare_inputs_for_generation` of Phi-3 drops the cache there).
 
+use std::any::Any;
 use std::time::{Duration, Instant};
 
 use super::{CHUNK, Extent, Interrupt, Sequence};
@@ -86,6 +87,13 @@ impl<S: Restart + 'static> Sequence for Regimes<S> {
         logits: &mut Vec<f32>,
         interrupt: Interrupt,
     ) -> Result<()> {
+        self.prepare(tokens, interrupt)?;
+        self.inner.forward(tokens, n_logits, logits, interrupt)?;
+        self.ran(tokens);
+        Ok(())
+    }
+
+    fn prepare(&mut self, tokens: &[u32], interrupt: Interrupt) -> Result<()> {
         let length = (self.tokens.len() + tokens.len()).max(self.announced);
         let regime = self.rope.regime(length);
         if regime != self.inner.regime() {
@@ -95,13 +103,19 @@ impl<S: Restart + 'static> Sequence for Regimes<S> {
         if there < self.tokens.len() {
             let started = Instant::now();
             for chunk in self.tokens[there..].chunks(CHUNK) {
-                self.inner.forward(chunk, 0, logits, interrupt)?;
+                self.inner.forward(chunk, 0, &mut Vec::new(), interrupt)?;
             }
             self.recomputed += started.elapsed();
         }
-        self.inner.forward(tokens, n_logits, logits, interrupt)?;
-        self.tokens.extend_from_slice(tokens);
         Ok(())
+    }
+
+    fn ran(&mut self, tokens: &[u32]) {
+        self.tokens.extend_from_slice(tokens);
+    }
+
+    fn core(&mut self) -> &mut dyn Any {
+        self.inner.core()
     }
 
     fn fork(&self, n_past: usize) -> Option<Box<dyn Sequence>> {
@@ -170,6 +184,10 @@ mod tests {
 
         fn room(&self) -> usize {
             usize::MAX
+        }
+
+        fn core(&mut self) -> &mut dyn Any {
+            self
         }
 
         fn rewind(&mut self, n_past: usize) -> bool {

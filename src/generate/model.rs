@@ -8,7 +8,7 @@ use super::prompt::Prompt;
 use super::request::Request;
 use super::stream::Stream;
 use super::turn::Turns;
-use crate::engine::{self, Engine, EngineOptions, Interrupt, Sequence};
+use crate::engine::{self, Engine, EngineOptions, Interrupt, OnLoaded, Sequence};
 use crate::error::{Error, Result, bytes};
 use crate::gguf::{Audit, Gguf};
 use crate::model::{self, Config};
@@ -59,7 +59,7 @@ pub struct Model {
 
 impl Model {
     /// Opens, checks and loads a model.
-    pub fn load(options: &LoadOptions, interrupt: Interrupt) -> Result<Arc<Self>> {
+    pub fn load(options: &LoadOptions, on_loaded: OnLoaded) -> Result<Arc<Self>> {
         let path = &options.path;
         let gguf = Arc::new(Gguf::open(path, options.mmap)?);
         let config = Config::from_gguf(&gguf).map_err(|e| e.in_file(path))?;
@@ -73,7 +73,7 @@ impl Model {
             audit(&gguf, &config, options.tokenizer.is_some()).map_err(|e| e.in_file(path))?;
         let template =
             ChatTemplate::from_gguf(&gguf.metadata, &tokenizer).map_err(|e| e.in_file(path))?;
-        let engine = engine::load(&gguf, &config, &options.engine, interrupt)
+        let engine = engine::load(&gguf, &config, &options.engine, on_loaded)
             .map_err(|e| e.in_file(path))?;
         let max_kept = engine.n_ctx() as u64 * engine.kv_bytes_per_token();
         Ok(Arc::new(Self {

@@ -8,6 +8,7 @@ use pyo3::types::PyDict;
 
 use super::convert;
 use super::errors::{guard, invalid};
+use super::progress::Speaker;
 use super::session::Session;
 use super::signals::Signals;
 use super::stream::Stream;
@@ -32,7 +33,7 @@ impl Generator {
 #[pymethods]
 impl Generator {
     #[new]
-    #[pyo3(signature = (path, *, tokenizer, device, engine, n_ctx, n_threads, kv_type, mmap))]
+    #[pyo3(signature = (path, *, tokenizer, device, engine, n_ctx, n_threads, kv_type, mmap, progress = None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -44,6 +45,7 @@ impl Generator {
         n_threads: usize,
         kv_type: &str,
         mmap: bool,
+        progress: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let options = LoadOptions {
             path,
@@ -58,7 +60,18 @@ impl Generator {
             },
         };
         let mut signals = Signals::new(py, None)?;
-        let model = py.detach(|| guard(|| Model::load(&options, &mut || signals.check())));
+        let mut speaker = Speaker::new(py, progress.as_ref())?;
+        let what = options.path.file_name().unwrap_or_default();
+        let what = format!("loading {}", what.to_string_lossy());
+        let model = py.detach(|| {
+            guard(|| {
+                Model::load(&options, &mut |done, total| {
+                    signals.check()?;
+                    speaker.speak(done, total, &what)
+                })
+            })
+        });
+        speaker.into_result()?;
         signals.into_result()?;
         Ok(Self(Mutex::new(Some(model?))))
     }

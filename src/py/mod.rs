@@ -7,6 +7,7 @@ mod errors;
 mod generator;
 mod hub;
 mod machine;
+mod progress;
 mod session;
 mod signals;
 mod stream;
