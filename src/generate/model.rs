@@ -1,7 +1,7 @@
 //! A loaded model: weights, tokenizer and template, ready to start streams.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::kept::{Kept, Pin};
 use super::prompt::Prompt;
@@ -53,7 +53,6 @@ pub struct Model {
     pub audit: Audit,
     pub(super) turns: Turns,
     pub(super) kept: Arc<Kept>,
-    pub(super) sha256: OnceLock<[u8; 32]>,
     pid: u32,
 }
 
@@ -85,7 +84,6 @@ impl Model {
             audit,
             turns: Turns::default(),
             kept: Arc::new(Kept::new(max_kept)),
-            sha256: OnceLock::new(),
             pid: std::process::id(),
         }))
     }
