@@ -37,6 +37,7 @@ __all__ = [
     "Token",
     "TokenStream",
     "Tokenizer",
+    "ToolCall",
     "UnsupportedModelError",
     "Usage",
     "__version__",

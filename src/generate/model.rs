@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::constrained::Vocabulary;
 use super::prompt::Prompt;
 use super::request::Request;
 use super::stream::Stream;
@@ -51,6 +52,7 @@ pub struct Model {
     /// Which keys and tensors of the file are used, and which change nothing.
     pub audit: Audit,
     pub(super) turns: Turns,
+    pub(super) vocabulary: Vocabulary,
     pid: u32,
 }
 
@@ -80,6 +82,7 @@ impl Model {
             engine,
             audit,
             turns: Turns::default(),
+            vocabulary: Vocabulary::default(),
             pid: std::process::id(),
         }))
     }
