@@ -43,7 +43,17 @@ MAX_TOKENS = 512
 
 def fetch(folder: Path) -> Path:
     """The suite of the source distribution, below `folder`."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "jsonschema", "jsonschema"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--no-binary",
+        "jsonschema",
+        "jsonschema",
+    ]
     subprocess.run([*command, "--dest", str(folder)], check=True)
     (archive,) = folder.glob("jsonschema-*.tar.gz")
     with tarfile.open(archive) as tar:

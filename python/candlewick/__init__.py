@@ -20,7 +20,7 @@ from candlewick.errors import (
     UnsupportedModelError,
 )
 from candlewick.generator import Generator
-from candlewick.stream import Completion, TextStream, Timings, Token, TokenStream, Usage
+from candlewick.stream import Completion, TextStream, Timings, Token, TokenStream, ToolCall, Usage
 
 __all__ = [
     "Completion",

@@ -63,7 +63,7 @@ def shape(json_schema: Any) -> Shape:
         return Shape(dumps(closed(json_schema.model_json_schema()), "json_schema"), json_schema.model_validate_json)
     if hasattr(json_schema, "json_schema") and hasattr(json_schema, "validate_json"):  # pydantic.TypeAdapter
         return Shape(dumps(closed(json_schema.json_schema()), "json_schema"), json_schema.validate_json)
-    if isinstance(json_schema, type) or typing.get_origin(json_schema) is not None:
+    if isinstance(json_schema, (type, typing.NewType)) or typing.get_origin(json_schema) is not None:
         return Shape(dumps(schema_of(json_schema), "json_schema"), functools.partial(_read, json_schema))
     raise TypeError(
         "json_schema must be a dict, a str of JSON, or a type (a pydantic model, a dataclass, a TypedDict, list[int]), "
@@ -93,6 +93,11 @@ def _plain(value: object) -> object:
 def is_pydantic(annotation: object) -> bool:
     """Whether it is a pydantic model (of version 2), without importing pydantic."""
     return isinstance(annotation, type) and hasattr(annotation, "model_json_schema")
+
+
+def _is_typeddict(annotation: object) -> bool:
+    """Of `typing` or of `typing_extensions`, which have classes of their own."""
+    return isinstance(annotation, type) and hasattr(annotation, "__required_keys__")
 
 
 def closed(schema: Any) -> Any:
@@ -159,15 +164,19 @@ class Describer:
                 return {"enum": [_literal(member.value, place) for member in annotation]}
             if is_pydantic(annotation):
                 return self._pydantic(annotation)
-            if dataclasses.is_dataclass(annotation) or typing.is_typeddict(annotation):
+            if dataclasses.is_dataclass(annotation) or _is_typeddict(annotation):
                 return self._reference(annotation)
         raise InvalidRequestError(
-            f"{place} is {_name(annotation)}, which cannot be described as JSON Schema: expected bool, int, float, str, "
-            "None, Literal, Enum, Optional, list, dict, a dataclass, a TypedDict or a pydantic model"
+            f"{place} is {_name(annotation)}, which cannot be described as JSON Schema: expected bool, int, float, "
+            "str, None, Literal, Enum, Optional, list, dict, a dataclass, a TypedDict or a pydantic model"
         )
 
     def object(
-        self, fields: Mapping[str, Any], required: list[str], place: str, extra: Mapping[str, dict[str, Any]] | None = None
+        self,
+        fields: Mapping[str, Any],
+        required: list[str],
+        place: str,
+        extra: Mapping[str, dict[str, Any]] | None = None,
     ) -> dict[str, Any]:
         """An object with these fields and no others; ``extra`` are further keywords of theirs."""
         properties = {
@@ -242,7 +251,7 @@ def _fields(annotation: Any) -> tuple[dict[str, Any], list[str]]:
         hints = typing.get_type_hints(annotation, include_extras=True)
     except NameError as error:
         raise InvalidRequestError(f"{_name(annotation)} has an annotation that cannot be resolved: {error}") from None
-    if typing.is_typeddict(annotation):
+    if _is_typeddict(annotation):
         return hints, [name for name in hints if name in annotation.__required_keys__]
     fields = [field for field in dataclasses.fields(annotation) if field.init]
     missing = dataclasses.MISSING
@@ -319,14 +328,14 @@ def _build_class(annotation: Any, value: Any) -> Any:
         if not isinstance(value, str):
             raise _no(annotation, value)
         return uuid.UUID(value) if annotation is uuid.UUID else annotation.fromisoformat(_iso(value))
-    if typing.is_typeddict(annotation) or dataclasses.is_dataclass(annotation):
+    if _is_typeddict(annotation) or dataclasses.is_dataclass(annotation):
         if not isinstance(value, dict):
             raise _no(annotation, value)
         hints, required = _fields(annotation)
         if not value.keys() >= set(required) or not value.keys() <= hints.keys():
             raise _no(annotation, value)
         built = {name: build(hints[name], item) for name, item in value.items()}
-        return built if typing.is_typeddict(annotation) else annotation(**built)
+        return built if _is_typeddict(annotation) else annotation(**built)
     if annotation is float and type(value) is int:
         return float(value)
     if annotation is int and type(value) is float and value.is_integer():

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from candlewick import _native
     from candlewick.structured import Reader
-    from candlewick.tools import ToolCall
 
 FinishReason = Literal["stop", "length", "cancelled", "tool_calls"]
 T = TypeVar("T")
@@ -239,6 +238,18 @@ class TokenStream(_Stream[Token]):
     def _next(self) -> Token | None:
         item = self._native.next_token()
         return None if item is None else Token(*item)
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call that the model asks for."""
+
+    id: str
+    """Names the call in the message that answers it (``"tool_call_id"``)."""
+    name: str
+    """The function."""
+    arguments: dict[str, Any]
+    """Its arguments, as JSON has them; they fit the function's schema."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from candlewick.errors import InvalidRequestError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from candlewick.tools import ToolCall
+    from candlewick.stream import ToolCall
 
 NAMES = ("json_schema", "regex", "grammar", "tools", "tool_choice")
 """The arguments of `Generator.stream` that are read here."""
@@ -92,5 +92,7 @@ def _pattern(regex: Any) -> Any:
     flags = re.RegexFlag(regex.flags) & ~re.UNICODE
     letters = "".join(letter for flag, letter in _FLAGS.items() if flags & flag)
     if rest := flags & ~(re.IGNORECASE | re.DOTALL | re.VERBOSE):
-        raise InvalidRequestError(f"regex has the flags {rest!r}, expected re.IGNORECASE, re.DOTALL or re.VERBOSE at most")
+        raise InvalidRequestError(
+            f"regex has the flags {rest!r}, expected re.IGNORECASE, re.DOTALL or re.VERBOSE at most"
+        )
     return f"(?{letters}:{regex.pattern})" if letters else regex.pattern

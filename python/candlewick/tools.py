@@ -1,9 +1,8 @@
 """Functions that a model may call: their descriptions, the prompt that lists them, and the calls in its answer.
 
 Where the chat template has a place for tools (Phi-4-mini's has), they are listed there and calls are written as that
-model was taught, ``functools[{"name": ..., "arguments": {...}}, ...]``. Elsewhere the system message ends with a list of
-the functions and asks for the same JSON list without the word in front; results go back as a user's message, unless the
-template has a place for the role ``tool``.
+model was taught, ``functools[{"name": ..., "arguments": {...}}, ...]``. Elsewhere the system message ends with a list
+of the functions and asks for the same JSON list without the word in front; results go back as a user's message.
 """
 
 from __future__ import annotations
@@ -11,14 +10,15 @@ from __future__ import annotations
 import collections.abc
 import inspect
 import json
+import os
 import re
 import typing
-import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from candlewick import schema
 from candlewick.errors import InvalidRequestError
+from candlewick.stream import ToolCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,18 +26,6 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _MARKER = "functools"
 _CHOICES = '"auto", "none", "required" or {"name": ...}'
-
-
-@dataclass(frozen=True)
-class ToolCall:
-    """A call that the model asks for."""
-
-    id: str
-    """Names the call in the message that answers it (``"tool_call_id"``)."""
-    name: str
-    """The function."""
-    arguments: dict[str, Any]
-    """Its arguments, as JSON has them; they fit the function's schema."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +158,7 @@ def _from_function(function: Callable[..., Any], place: str) -> Tool:
     summary, about = _docstring(inspect.getdoc(function) or "")
     extra: dict[str, dict[str, Any]] = {key: {"description": text} for key, text in about.items() if key in parameters}
     for parameter in parameters.values():
-        if isinstance(parameter.default, (str, int, float)) and parameter.default is not parameter.empty:
+        if isinstance(parameter.default, (str, int, float)):
             extra.setdefault(parameter.name, {})["default"] = parameter.default
     describer = schema.Describer()
     described_parameters = describer.object(
@@ -287,4 +275,6 @@ def calls_in(text: str, prefix: str) -> list[ToolCall]:
     """The calls that a complete text consists of; none where it is an answer in words."""
     if not text.startswith(prefix + "["):
         return []
-    return [ToolCall(f"call_{uuid.uuid4().hex}", c["name"], c["arguments"]) for c in json.loads(text[len(prefix) :])]
+    return [
+        ToolCall(f"call_{os.urandom(12).hex()}", c["name"], c["arguments"]) for c in json.loads(text[len(prefix) :])
+    ]

@@ -174,11 +174,13 @@ impl Tokenizer {
         self.pieces.bytes(id).unwrap_or_default()
     }
 
-    /// The bytes that `id` adds to a text that is being generated: [`Self::token_bytes`], but none for ids that decoding
-    /// hides.
+    /// The bytes that `id` adds to a text as an author would write it: [`Self::token_bytes`], but none for ids that
+    /// decoding hides and for markup that it shows, such as `</s>` where the file calls that user-defined.
     pub fn text_bytes(&self, id: u32) -> &[u8] {
+        let bytes = self.token_bytes(id);
         match self.pieces.kind(id) {
-            Some(Kind::Normal | Kind::UserDefined | Kind::Byte) => self.token_bytes(id),
+            Some(Kind::Normal | Kind::Byte) => bytes,
+            Some(Kind::UserDefined) if !(bytes.starts_with(b"<") && bytes.ends_with(b">")) => bytes,
             _ => &[],
         }
     }

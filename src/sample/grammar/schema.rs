@@ -7,10 +7,9 @@
 //!
 //! The keywords and their meaning: <https://json-schema.org/draft/2020-12>.
 
-use std::collections::HashMap;
+use serde_json::{Map, Value, json};
 
-use serde_json::{Map, Number, Value, json};
-
+use super::document::{Document, kind};
 use crate::error::{Error, Result};
 
 /// Schemas and subschemas after references are put in place.
@@ -21,15 +20,17 @@ const MAX_BYTES: usize = 1 << 20;
 const MAX_DEPTH: usize = 100;
 /// Lengths and counts; a grammar of more items than a context has tokens helps nobody.
 const MAX_COUNT: u64 = 100_000;
-/// Above it not every integer is a double.
-const MAX_NUMBER: f64 = 9_007_199_254_740_992.0;
+/// Names of one object; optional ones are all possible at once.
+const MAX_PROPERTIES: usize = 1000;
+/// Patterns that one text must match.
+pub(super) const MAX_PATTERNS: usize = 5;
 
-const TYPES: [&str; 7] = [
+pub(super) const TYPES: [&str; 7] = [
     "null", "boolean", "integer", "number", "string", "array", "object",
 ];
 
 /// Say nothing about what is valid.
-const ANNOTATIONS: [&str; 18] = [
+pub(super) const ANNOTATIONS: [&str; 18] = [
     "$anchor",
     "$comment",
     "$defs",
@@ -110,21 +111,11 @@ fn date() -> String {
 /// Collects schemas into one, with the definitions they share.
 #[derive(Debug, Default)]
 pub(super) struct Schemas {
-    definitions: Vec<Value>,
+    pub(super) definitions: Vec<Value>,
     n_nodes: usize,
     // Of every number that is intersected with another, which llguidance does in 32 bits
     multiples: Vec<f64>,
     intersects: bool,
-}
-
-/// One document and what was found in it.
-struct Document<'a> {
-    name: &'a str,
-    root: &'a Value,
-    // `$ref` -> index of its definition
-    references: HashMap<String, usize>,
-    // Definitions being put in place, of `oneOf`
-    open: Vec<String>,
 }
 
 impl Schemas {
@@ -138,12 +129,7 @@ impl Schemas {
         }
         let root: Value = serde_json::from_str(text)
             .map_err(|e| Error::InvalidRequest(format!("{name} is not JSON: {e}")))?;
-        let mut document = Document {
-            name,
-            root: &root,
-            references: HashMap::new(),
-            open: Vec::new(),
-        };
+        let mut document = Document::new(name, &root);
         let schema = self.schema(&mut document, &root, "#", 0)?;
         if self.intersects && !self.multiples.is_empty() {
             let product: f64 = self.multiples.iter().product();
@@ -153,6 +139,16 @@ impl Schemas {
                     "{name} combines values of `multipleOf` that are too large together: keep their product below 4294967295"
                 )));
             }
+        }
+        let most = self
+            .definitions
+            .iter()
+            .chain([&schema])
+            .map(|s| self.patterns(s, &mut Vec::new()));
+        if most.max().unwrap_or(0) > MAX_PATTERNS {
+            return Err(Error::InvalidRequest(format!(
+                "{name} asks several patterns of one text, expected at most {MAX_PATTERNS}: they are intersected"
+            )));
         }
         if !self.ends(&schema) {
             return Err(Error::InvalidRequest(format!(
@@ -312,6 +308,13 @@ impl Schemas {
                         "an object of schemas",
                     ));
                 };
+                if properties.len() > MAX_PROPERTIES {
+                    return Err(document.wrong(
+                        here,
+                        &format!("has {} names", properties.len()),
+                        &format!("at most {MAX_PROPERTIES}"),
+                    ));
+                }
                 let mut schemas = Map::new();
                 for (name, schema) in properties {
                     let at = format!("{here}/{}", name.replace('~', "~0").replace('/', "~1"));
@@ -577,171 +580,5 @@ impl Schemas {
                 .values()
                 .try_for_each(|item| self.constant(document, item, here)),
         }
-    }
-
-    /// Whether a finite value satisfies `schema`: the least fixed point over the definitions.
-    fn ends(&self, schema: &Value) -> bool {
-        let mut ending = vec![false; self.definitions.len()];
-        loop {
-            let now: Vec<bool> = self.definitions.iter().map(|d| ends(d, &ending)).collect();
-            if now == ending {
-                return ends(schema, &ending);
-            }
-            ending = now;
-        }
-    }
-}
-
-/// Whether a finite value satisfies `schema`, if those definitions that `ending` names have one. Other contradictions
-/// are llguidance's to find.
-fn ends(schema: &Value, ending: &[bool]) -> bool {
-    let Some(map) = schema.as_object() else {
-        return true;
-    };
-    let list = |key| map.get(key).and_then(Value::as_array);
-    if let Some(reference) = map.get("$ref").and_then(Value::as_str) {
-        let index = reference.rsplit('/').next().and_then(|i| i.parse().ok());
-        if !index.is_some_and(|i: usize| ending[i]) {
-            return false;
-        }
-    }
-    for key in ["anyOf", "oneOf"] {
-        if list(key).is_some_and(|options| !options.iter().any(|option| ends(option, ending))) {
-            return false;
-        }
-    }
-    if list("allOf").is_some_and(|all| !all.iter().all(|part| ends(part, ending))) {
-        return false;
-    }
-    if map.contains_key("const") || map.contains_key("enum") {
-        return true;
-    }
-    let allows = |name: &str| match map.get("type") {
-        None => true,
-        Some(Value::Array(names)) => names.iter().any(|n| n == name),
-        Some(one) => one == name,
-    };
-    if TYPES[..5].iter().any(|name| allows(name)) {
-        return true;
-    }
-    let rest = |key| map.get(key).is_none_or(|schema| ends(schema, ending));
-    let object = || {
-        let named = |name: &str| match map.get("properties").and_then(|p| p.get(name)) {
-            Some(schema) => ends(schema, ending),
-            None => map.contains_key("patternProperties") || rest("additionalProperties"),
-        };
-        list("required").is_none_or(|names| names.iter().filter_map(Value::as_str).all(named))
-    };
-    let array = || {
-        let least = map.get("minItems").and_then(Value::as_u64).unwrap_or(0) as usize;
-        let prefix = list("prefixItems").map_or(&[][..], Vec::as_slice);
-        prefix.iter().take(least).all(|item| ends(item, ending))
-            && (least <= prefix.len() || rest("items"))
-    };
-    (allows("object") && object()) || (allows("array") && array())
-}
-
-impl<'a> Document<'a> {
-    fn wrong(&self, at: &str, found: &str, expected: &str) -> Error {
-        Error::InvalidRequest(format!(
-            "{} at {at} {found}, expected {expected}",
-            self.name
-        ))
-    }
-
-    /// A number that is the same as a double.
-    fn number(&self, value: &Value, here: &str) -> Result<Value> {
-        let Some(number) = value.as_f64() else {
-            return Err(self.wrong(here, &format!("is {}", kind(value)), "a number"));
-        };
-        if number.abs() > MAX_NUMBER {
-            return Err(self.wrong(
-                here,
-                &format!("is {value}"),
-                "a number from -9007199254740992 to 9007199254740992",
-            ));
-        }
-        if number != 0.0 && number.abs() < 1e-15 {
-            return Err(self.wrong(here, &format!("is {value}"), "0 or a number above 1e-15"));
-        }
-        // 2.0 is an integer to JSON Schema.
-        Ok(if number.fract() == 0.0 {
-            Value::from(number as i64)
-        } else {
-            Number::from_f64(number).map_or(Value::Null, Value::Number)
-        })
-    }
-
-    /// What a reference within the document means, which is not the reference itself.
-    fn target(&self, reference: &str, here: &str) -> Result<&'a Value> {
-        let mut reference = reference.to_string();
-        for _ in 0..100 {
-            let target = self.find(&reference, here)?;
-            let next = target
-                .as_object()
-                .filter(|map| {
-                    map.keys()
-                        .all(|key| key == "$ref" || ANNOTATIONS.contains(&key.as_str()))
-                })
-                .and_then(|map| map.get("$ref")?.as_str());
-            match next {
-                Some(next) => reference = next.to_string(),
-                None => return Ok(target),
-            }
-        }
-        Err(self.wrong(
-            here,
-            &format!("refers to {reference:?} in a circle"),
-            "a schema in the end",
-        ))
-    }
-
-    fn find(&self, reference: &str, here: &str) -> Result<&'a Value> {
-        let lost = |found: &str| {
-            self.wrong(
-                here,
-                found,
-                "a reference within the schema, such as \"#/$defs/name\"",
-            )
-        };
-        let Some(pointer) = reference.strip_prefix('#') else {
-            return Err(lost(&format!("refers to {reference:?}")));
-        };
-        let pointer = percent_decoded(pointer);
-        // "#/" is not the root but its property without a name; nobody means that.
-        self.root
-            .pointer(pointer.strip_suffix('/').unwrap_or(&pointer))
-            .ok_or_else(|| lost(&format!("refers to {reference:?}, which is not there")))
-    }
-}
-
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let hex = after.get(..2).and_then(|h| std::str::from_utf8(h).ok());
-        match hex.and_then(|h| u8::from_str_radix(h, 16).ok()) {
-            Some(decoded) if byte == b'%' => {
-                bytes.push(decoded);
-                rest = &after[2..];
-            }
-            _ => {
-                bytes.push(byte);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(items) if items.is_empty() => "an empty list",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
     }
 }
