@@ -9,6 +9,7 @@
 import logging
 
 from candlewick._native import Tokenizer, __version__
+from candlewick.chat import Chat
 from candlewick.errors import (
     ContextLengthError,
     DownloadError,
@@ -17,12 +18,14 @@ from candlewick.errors import (
     ModelFormatError,
     ModelNotFoundError,
     OutOfMemoryError,
+    SessionError,
     UnsupportedModelError,
 )
 from candlewick.generator import Generator
 from candlewick.stream import Completion, TextStream, Timings, Token, TokenStream, ToolCall, Usage
 
 __all__ = [
+    "Chat",
     "Completion",
     "ContextLengthError",
     "DownloadError",
@@ -32,6 +35,7 @@ __all__ = [
     "ModelFormatError",
     "ModelNotFoundError",
     "OutOfMemoryError",
+    "SessionError",
     "TextStream",
     "Timings",
     "Token",

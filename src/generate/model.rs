@@ -1,14 +1,15 @@
 //! A loaded model: weights, tokenizer and template, ready to start streams.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::constrained::Vocabulary;
+use super::kept::{Kept, Pin};
 use super::prompt::Prompt;
 use super::request::Request;
 use super::stream::Stream;
 use super::turn::Turns;
-use crate::engine::{self, Engine, EngineOptions, Interrupt, Sequence};
+use crate::engine::{self, Engine, EngineOptions, Interrupt, OnLoaded, Sequence};
 use crate::error::{Error, Result, bytes};
 use crate::gguf::{Audit, Gguf};
 use crate::model::{self, Config};
@@ -53,12 +54,14 @@ pub struct Model {
     pub audit: Audit,
     pub(super) turns: Turns,
     pub(super) vocabulary: Vocabulary,
+    pub(super) kept: Arc<Kept>,
+    pub(super) sha256: OnceLock<[u8; 32]>,
     pid: u32,
 }
 
 impl Model {
     /// Opens, checks and loads a model.
-    pub fn load(options: &LoadOptions, interrupt: Interrupt) -> Result<Arc<Self>> {
+    pub fn load(options: &LoadOptions, on_loaded: OnLoaded) -> Result<Arc<Self>> {
         let path = &options.path;
         let gguf = Arc::new(Gguf::open(path, options.mmap)?);
         let config = Config::from_gguf(&gguf).map_err(|e| e.in_file(path))?;
@@ -72,8 +75,9 @@ impl Model {
             audit(&gguf, &config, options.tokenizer.is_some()).map_err(|e| e.in_file(path))?;
         let template =
             ChatTemplate::from_gguf(&gguf.metadata, &tokenizer).map_err(|e| e.in_file(path))?;
-        let engine = engine::load(&gguf, &config, &options.engine, interrupt)
+        let engine = engine::load(&gguf, &config, &options.engine, on_loaded)
             .map_err(|e| e.in_file(path))?;
+        let max_kept = engine.n_ctx() as u64 * engine.kv_bytes_per_token();
         Ok(Arc::new(Self {
             gguf,
             config,
@@ -83,6 +87,8 @@ impl Model {
             audit,
             turns: Turns::default(),
             vocabulary: Vocabulary::default(),
+            kept: Arc::new(Kept::new(max_kept)),
+            sha256: OnceLock::new(),
             pid: std::process::id(),
         }))
     }
@@ -174,7 +180,27 @@ impl Model {
         ))
     }
 
-    /// Runs one step on `sequence` when its turn comes.
+    /// Something to hold on to the keys and values of a conversation with.
+    pub fn pin(&self) -> Pin {
+        Pin::new(self.kept.clone())
+    }
+
+    /// Bytes of keys and values that are kept for prompts to come.
+    pub fn kept_bytes(&self) -> u64 {
+        self.kept.bytes()
+    }
+
+    /// Forgets them.
+    pub fn clear_kept(&self) {
+        self.kept.clear();
+    }
+
+    /// The token ids of `prompt`, as a stream of it has them.
+    pub fn encode(&self, prompt: Prompt) -> Result<Vec<u32>> {
+        prompt.encode(self)
+    }
+
+    /// Runs one step on `sequence` when its turn comes; where memory is short, what is kept for others is given up.
     pub(super) fn step(
         &self,
         sequence: &mut dyn Sequence,
@@ -184,7 +210,12 @@ impl Model {
         interrupt: Interrupt,
     ) -> Result<()> {
         let _turn = self.turns.take(interrupt)?;
-        sequence.forward(tokens, n_logits, logits, interrupt)
+        loop {
+            match sequence.forward(tokens, n_logits, logits, interrupt) {
+                Err(Error::OutOfMemory { .. }) if self.kept.give_up_one() => {}
+                result => return result,
+            }
+        }
     }
 }
 

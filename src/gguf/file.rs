@@ -98,6 +98,25 @@ impl Gguf {
         self.parts.iter().map(|part| &**part)
     }
 
+    /// Gives the bytes of all files in order, at most `step` at a time; their memory is free for others afterwards.
+    ///
+    /// # Errors
+    /// What `visit` gives, which ends it.
+    pub fn read_through(
+        &self,
+        step: usize,
+        visit: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        for part in &self.parts {
+            for start in (0..part.len()).step_by(step) {
+                let range = start..part.len().min(start + step);
+                visit(&part[range.clone()])?;
+                part.release(range);
+            }
+        }
+        Ok(())
+    }
+
     /// Bytes of all files together.
     pub fn n_bytes(&self) -> u64 {
         self.files().map(|file| file.len() as u64).sum()
