@@ -1,5 +1,6 @@
 //! Prompt in, text deltas out: the one place where engine, sampler and text meet.
 
+mod constrained;
 mod kept;
 mod lookup;
 mod model;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::constrained::Vocabulary;
 use super::kept::{Kept, Pin};
 use super::prompt::Prompt;
 use super::request::Request;
@@ -52,6 +53,7 @@ pub struct Model {
     /// Which keys and tensors of the file are used, and which change nothing.
     pub audit: Audit,
     pub(super) turns: Turns,
+    pub(super) vocabulary: Vocabulary,
     pub(super) kept: Arc<Kept>,
     pid: u32,
 }
@@ -83,6 +85,7 @@ impl Model {
             engine,
             audit,
             turns: Turns::default(),
+            vocabulary: Vocabulary::default(),
             kept: Arc::new(Kept::new(max_kept)),
             pid: std::process::id(),
         }))

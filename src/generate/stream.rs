@@ -9,7 +9,7 @@ use super::model::Model;
 use super::request::Request;
 use crate::engine::{CHUNK, Interrupt, Sequence};
 use crate::error::{Error, Result};
-use crate::sample::{self, Sampler};
+use crate::sample::{self, Matcher, Sampler};
 use crate::text::{Detokenizer, StopStrings, Stopped};
 
 /// Why a stream ended.
@@ -102,6 +102,7 @@ pub struct Stream {
     // The last chosen token, not yet run
     last: Option<u32>,
     sampler: Sampler,
+    matcher: Option<Matcher>,
     detokenizer: Detokenizer,
     stops: StopStrings,
     text: String,
@@ -118,9 +119,13 @@ impl Stream {
     pub(super) fn new(model: Arc<Model>, prompt: Vec<u32>, request: Request) -> Result<Self> {
         let seed = request.seed.unwrap_or_else(random_seed);
         let lookup = Lookup::new(request.speculation, &prompt);
+        let detokenizer = Detokenizer::new(model.tokenizer.clone(), &prompt);
         Ok(Self {
             sampler: Sampler::new(request.sampling.clone(), seed),
-            detokenizer: Detokenizer::new(model.tokenizer.clone(), &prompt),
+            matcher: model
+                .vocabulary
+                .matcher(&model.tokenizer, &request, &detokenizer)?,
+            detokenizer,
             stops: StopStrings::new(request.stop.clone())?,
             seed,
             prompt,
@@ -191,7 +196,13 @@ impl Stream {
         let logits = &self.logits[self.row * n_vocab..(self.row + 1) * n_vocab];
         self.adjusted.clear();
         self.adjusted.extend_from_slice(logits);
+        if let Some(matcher) = &self.matcher {
+            matcher.mask(&mut self.adjusted);
+        }
         let id = self.sampler.sample(&mut self.adjusted)?;
+        if let Some(matcher) = &mut self.matcher {
+            matcher.push(id)?;
+        }
         let logprob = sample::logprob(logits, id);
         self.lookup.push(id);
         let now = Instant::now();
@@ -310,12 +321,13 @@ impl Stream {
             .max_tokens
             .is_some_and(|max| self.n_generated >= max)
             || self.prompt.len() + self.n_generated >= self.model.engine.n_ctx();
-        if self.finish.is_none() && (ends || length) {
+        let complete = self.matcher.as_ref().is_some_and(Matcher::is_done);
+        if self.finish.is_none() && (ends || complete || length) {
             text += &self.flush();
             if ends && self.finish.is_none() {
                 self.stop_reason = Some(StopReason::Id(id));
             }
-            self.end(if ends {
+            self.end(if ends || complete {
                 FinishReason::Stop
             } else {
                 FinishReason::Length
