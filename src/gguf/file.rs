@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::data::Data;
+use super::digest::Digest;
 use super::metadata::Metadata;
 use super::reader::{TensorInfo, parse};
 use super::split;
@@ -19,6 +20,7 @@ pub struct Gguf {
     tensors: Vec<TensorInfo>,
     index: HashMap<String, usize>,
     parts: Vec<Data>,
+    digest: Digest,
 }
 
 impl Gguf {
@@ -36,6 +38,7 @@ impl Gguf {
             tensors: Vec::new(),
             index: HashMap::new(),
             parts: Vec::new(),
+            digest: Digest::default(),
         };
         model.add(data, tensors, path)?;
         for (no, path) in paths.iter().enumerate().skip(1) {
@@ -96,6 +99,14 @@ impl Gguf {
     /// Each file whole, in order: one, but for split models.
     pub fn files(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.parts.iter().map(|part| &**part)
+    }
+
+    /// The SHA-256 of all files, one after the other, in lower-case hex. Read once, at the first call.
+    ///
+    /// # Errors
+    /// What `interrupt` gives.
+    pub fn sha256(&self, interrupt: &mut dyn FnMut() -> Result<()>) -> Result<&str> {
+        self.digest.of(&self.parts, interrupt)
     }
 
     /// Bytes of all files together.
