@@ -20,7 +20,8 @@ from candlewick.errors import (
     UnsupportedModelError,
 )
 from candlewick.generator import Generator
-from candlewick.stream import Completion, TextStream, Timings, Token, TokenStream, Usage
+from candlewick.score import Score
+from candlewick.stream import Completion, TextStream, Timings, Token, TokenStream, TopLogprob, Usage
 
 __all__ = [
     "Completion",
@@ -32,11 +33,13 @@ __all__ = [
     "ModelFormatError",
     "ModelNotFoundError",
     "OutOfMemoryError",
+    "Score",
     "TextStream",
     "Timings",
     "Token",
     "TokenStream",
     "Tokenizer",
+    "TopLogprob",
     "UnsupportedModelError",
     "Usage",
     "__version__",

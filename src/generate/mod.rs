@@ -4,12 +4,13 @@ mod lookup;
 mod model;
 mod prompt;
 mod request;
+mod score;
 mod stream;
 mod turn;
 
 pub use lookup::{MAX_GUESS, Speculation};
 pub use model::{LoadOptions, Model, Work};
 pub use prompt::Prompt;
-pub use request::Request;
-pub use stream::{FinishReason, StopReason, Stream, Timings, Token, Usage};
+pub use request::{BadWord, Request};
+pub use stream::{FinishReason, Processor, StopReason, Stream, Timings, Token, Usage};
 pub use turn::reentered;

@@ -8,7 +8,7 @@ use super::model::Model;
 use super::request::Request;
 use crate::engine::{CHUNK, Interrupt, Sequence};
 use crate::error::{Error, Result};
-use crate::sample::{self, Sampler};
+use crate::sample::{Logprobs, Sampler};
 use crate::text::{Detokenizer, StopStrings, Stopped};
 
 /// Why a stream ended.
@@ -51,7 +51,12 @@ pub struct Token {
     pub text: String,
     /// Its natural-log probability under the model, before penalties, temperature and filters.
     pub logprob: f32,
+    /// The likeliest tokens in its place, likeliest first, as ids and log-probabilities of the same kind.
+    pub top_logprobs: Vec<(u32, f32)>,
 }
+
+/// Changes the logits that the model gave after some ids, prompt included: (n_vocab), before all else.
+pub type Processor = Box<dyn FnMut(&[u32], &mut [f32]) -> Result<()> + Send>;
 
 /// Counts, as in OpenAI's API.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -95,6 +100,8 @@ pub struct Stream {
     // The last chosen token, not yet run
     last: Option<u32>,
     sampler: Sampler,
+    processor: Option<Processor>,
+    tokens: Vec<Token>,
     detokenizer: Detokenizer,
     stops: StopStrings,
     text: String,
@@ -112,7 +119,14 @@ impl Stream {
         let seed = request.seed.unwrap_or_else(random_seed);
         let lookup = Lookup::new(request.speculation, &prompt);
         Ok(Self {
-            sampler: Sampler::new(request.sampling.clone(), seed),
+            sampler: Sampler::new(
+                request.sampling.clone(),
+                &prompt,
+                request.ends(&model.tokenizer),
+                seed,
+            ),
+            processor: None,
+            tokens: Vec::new(),
             detokenizer: Detokenizer::new(model.tokenizer.clone(), &prompt),
             stops: StopStrings::new(request.stop.clone())?,
             seed,
@@ -137,6 +151,11 @@ impl Stream {
             model,
             request,
         })
+    }
+
+    /// Lets `processor` see each position once, in order.
+    pub fn set_processor(&mut self, processor: Processor) {
+        self.processor = Some(processor);
     }
 
     /// The next token, or `None` at the end.
@@ -176,19 +195,27 @@ impl Stream {
         let logits = &self.logits[self.row * n_vocab..(self.row + 1) * n_vocab];
         self.adjusted.clear();
         self.adjusted.extend_from_slice(logits);
+        if let Some(processor) = &mut self.processor {
+            processor(self.sampler.ids(), &mut self.adjusted)?;
+            check_processed(logits, &self.adjusted)?;
+        }
         let id = self.sampler.sample(&mut self.adjusted)?;
-        let logprob = sample::logprob(logits, id);
+        let logprobs = Logprobs::new(logits);
+        let (logprob, top_logprobs) = (logprobs.of(id), logprobs.top(self.request.top_logprobs));
         self.lookup.push(id);
         let now = Instant::now();
         self.first_token.get_or_insert(now);
         self.last_token = Some(now);
         self.last = Some(id);
         self.n_generated += 1;
-        Ok(Token {
+        let token = Token {
             id,
             text: self.emit(id),
             logprob,
-        })
+            top_logprobs,
+        };
+        self.tokens.push(token.clone());
+        Ok(token)
     }
 
     fn prefill(&mut self, interrupt: Interrupt) -> Result<()> {
@@ -279,6 +306,10 @@ impl Stream {
 
     fn push(&mut self, id: u32) -> String {
         let delta = self.detokenizer.push(id);
+        // What stops is looked for in the text after that.
+        if self.n_generated <= self.request.sampling.min_tokens {
+            return delta;
+        }
         let stopped = self.stops.push(&delta);
         self.take(stopped)
     }
@@ -306,11 +337,23 @@ impl Stream {
     fn end(&mut self, reason: FinishReason) {
         self.finish.get_or_insert(reason);
         self.sequence = None;
+        // It may hold on to whoever holds this stream.
+        self.processor = None;
     }
 
     /// Ends the stream; what it gave so far stays.
     pub fn cancel(&mut self) {
         self.end(FinishReason::Cancelled);
+    }
+
+    /// The token ids of the prompt.
+    pub fn prompt(&self) -> &[u32] {
+        &self.prompt
+    }
+
+    /// All tokens so far.
+    pub fn tokens(&self) -> &[Token] {
+        &self.tokens
     }
 
     /// All text so far.
@@ -351,6 +394,31 @@ impl Stream {
     pub fn seed(&self) -> u64 {
         self.seed
     }
+}
+
+/// A processor may forbid tokens with -inf, but not all, and gives numbers otherwise.
+fn check_processed(before: &[f32], after: &[f32]) -> Result<()> {
+    let is_new = |bad: fn(f32) -> bool| {
+        let mut pairs = before.iter().zip(after);
+        pairs.position(|(&b, &a)| bad(a) && !bad(b))
+    };
+    for (name, bad) in [
+        ("NaN", f32::is_nan as fn(f32) -> bool),
+        ("inf", |x| x == f32::INFINITY),
+    ] {
+        if let Some(id) = is_new(bad) {
+            return Err(Error::InvalidRequest(format!(
+                "logits_processor gave {name} for the token id {id}, expected a finite number or -inf"
+            )));
+        }
+    }
+    if before.iter().any(|l| l.is_finite()) && !after.iter().any(|l| l.is_finite()) {
+        return Err(Error::InvalidRequest(
+            "logits_processor gave -inf for every token, expected at least one finite number"
+                .into(),
+        ));
+    }
+    Ok(())
 }
 
 /// From the system's randomness, by way of the standard library's hasher; 53 bits survive JSON.

@@ -7,6 +7,7 @@ mod errors;
 mod generator;
 mod hub;
 mod machine;
+mod processor;
 mod signals;
 mod stream;
 mod tokenizer;
