@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -101,15 +102,28 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise InvalidRequestError(
             f"`{os.fspath(path)}` is a trace of version {trace['trace']!r}, and this candlewick reads version {VERSION}"
         )
-    for name, kind in _FIELDS.items():
-        if not isinstance(trace.get(name), kind):
-            raise InvalidRequestError(
-                f"`{os.fspath(path)}` has no {kind.__name__} {name!r}: the trace is damaged or not complete"
-            )
+    for name, holds in _FIELDS.items():
+        if not holds(trace.get(name)):
+            raise InvalidRequestError(f"`{os.fspath(path)}` has no good {name!r}: the trace is damaged or not complete")
     return trace
 
 
-_FIELDS = {"model": dict, "engine": dict, "parameters": dict, "prompt_ids": list, "ids": list, "logprobs": list}
+def _list_of(kinds: tuple[type, ...]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(type(item) in kinds for item in value)
+
+
+def _dict_of(**kinds: tuple[type, ...]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(type(value.get(key)) in kinds[key] for key in kinds)
+
+
+_FIELDS = {
+    "model": _dict_of(sha256=(str,), path=(str,)),
+    "engine": _dict_of(engine=(str,), device=(str,), kv_type=(str,), isa=(str,), n_ctx=(int,)),
+    "parameters": _dict_of(),
+    "prompt_ids": _list_of((int,)),
+    "ids": _list_of((int,)),
+    "logprobs": _list_of((int, float)),
+}
 
 
 @dataclass(frozen=True)
@@ -139,7 +153,7 @@ def replay(trace: Mapping[str, Any], generator: Generator) -> Difference | None:
         if isinstance(value, list) and any(isinstance(item, dict) and "python" in item for item in value):
             raise InvalidRequestError(f"the trace was made with {name}={value}, which it cannot hold")
     if isinstance(bias := parameters.get("logit_bias"), dict):
-        parameters["logit_bias"] = {id: float(value) for id, value in bias.items()}
+        parameters["logit_bias"] = {id: -math.inf if value == "-inf" else value for id, value in bias.items()}
     ids, logprobs = trace["ids"], trace["logprobs"]
     try:
         stream = generator.stream_tokens(trace["prompt_ids"], **parameters)

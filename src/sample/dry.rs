@@ -8,9 +8,6 @@ use std::collections::HashMap;
 
 use super::params::SamplingParams;
 
-/// Above this exponent of e an f32 overflows.
-const MAX_LOG: f32 = 88.722_84;
-
 /// The breakers by their first token, and memory that is kept from step to step.
 #[derive(Debug)]
 pub(super) struct Dry {
@@ -55,16 +52,11 @@ impl Dry {
                 *next = length.max(*next);
             }
         }
-        let most = if params.dry_base > 1.000_001 {
-            (MAX_LOG / libm::logf(params.dry_base)) as usize
-        } else {
-            usize::MAX
-        };
         for (id, length) in longest {
             if !self.is_breaker(id) {
-                let exponent = (length - allowed).min(most);
-                logits[id as usize] -=
-                    params.dry_multiplier * libm::powf(params.dry_base, exponent as f32);
+                let more = libm::powf(params.dry_base, (length - allowed) as f32);
+                // The last resort is still a number: only what is forbidden is -inf.
+                logits[id as usize] -= (params.dry_multiplier * more).min(f32::MAX);
             }
         }
     }

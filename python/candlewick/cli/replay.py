@@ -43,17 +43,17 @@ def run(options: argparse.Namespace) -> int:
 def _generator(recorded: dict[str, Any], options: argparse.Namespace) -> Generator:
     model = options.model
     if model is None:
-        model = recorded["model"].get("path")
-        if not isinstance(model, str) or not os.path.exists(model):
+        model = recorded["model"]["path"]
+        if not os.path.exists(model):
             raise InvalidRequestError(f"the trace was made with `{model}`, which is not here: name it with --model")
     engine = recorded["engine"]
     return Generator(
         model,
         **parsed.source(options),
-        engine=engine.get("engine", "auto"),
-        device=engine.get("device", "auto"),
-        kv_type=engine.get("kv_type", "auto"),
-        n_ctx=engine.get("n_ctx"),
+        engine=engine["engine"],
+        device=engine["device"],
+        kv_type=engine["kv_type"],
+        n_ctx=engine["n_ctx"],
         n_threads=options.threads,
     )
 
@@ -61,12 +61,12 @@ def _generator(recorded: dict[str, Any], options: argparse.Namespace) -> Generat
 def _notes(recorded: dict[str, Any], generator: Generator) -> list[str]:
     """What is not as it was: a difference may come of it."""
     notes = []
-    expected, found = recorded["model"].get("sha256"), generator._native.sha256
+    expected, found = recorded["model"]["sha256"], generator._native.sha256
     if expected != found:
         notes.append(f"another model: SHA-256 {found}, and the trace was made with {expected}")
     if recorded.get("candlewick") != __version__:
         notes.append(f"another version: candlewick {__version__}, and the trace is of {recorded.get('candlewick')}")
-    isa, recorded_isa = generator.info["isa"], recorded["engine"].get("isa")
+    isa, recorded_isa = generator.info["isa"], recorded["engine"]["isa"]
     if isa != recorded_isa and generator.info["engine"] != "native":
         notes.append(
             f"another CPU: {isa}, and the trace is of {recorded_isa}; only the native engine is the same on all"
