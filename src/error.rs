@@ -53,6 +53,9 @@ pub enum Error {
         /// The way out.
         remedy: String,
     },
+    /// A saved conversation that is damaged, or of another model, version or kind of keys and values (`SessionError`).
+    #[error("{0}")]
+    Session(String),
     /// A download failed; what was fetched is kept (`DownloadError`).
     #[error("{}", download_text(what, host, *status, cause, *kept, remedy))]
     Download {

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 # The models here are so small that handing work to a second thread costs more than the work.
 os.environ.setdefault("CANDLE_NUM_THREADS", "1")
+
+# The history of chats on a terminal is that of the one who runs the tests.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="candlewick-tests-")
 
 # Started in the background, a process has Ctrl-C switched off and its children too: the tests that press it need it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

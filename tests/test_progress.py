@@ -1,7 +1,8 @@
-"""The line that tells how far a download is."""
+"""The line that tells how far a download or a load is."""
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from fake_hub import REPO, FakeHub, environment, gguf, slow
 
-from candlewick import progress
+from candlewick import Generator, progress
 from candlewick.progress import Line, Notebook, Place, Terminal, reporting
 
 FILE = "Phi-3-mini-4k-instruct-q4.gguf"
@@ -33,6 +34,9 @@ class Paper(Place):
 
     def end(self) -> None:
         self.lines.append("end")
+
+    def clear(self) -> None:
+        self.lines.append("cleared")
 
 
 class Clock:
@@ -231,3 +235,39 @@ def test_nobody_watching_nothing_shown(tmp_path: Path) -> None:
                 continue
             hub.plan("data", slow(1.5e6))
             assert run(hub, tmp_path / str(i), columns, show, **more) == ""
+
+
+def test_a_load_is_reported_and_what_the_function_raises_ends_it() -> None:
+    calls: list[tuple[int, int, str]] = []
+    with Generator("demo", progress=lambda *call: calls.append(call)):
+        pass
+    assert calls
+    assert all(0 <= done < total and what == "loading demo.gguf" for done, total, what in calls)
+
+    def stop(*_: object) -> None:
+        raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"):
+        Generator("demo", progress=stop)
+
+
+def test_a_line_that_is_not_kept_leaves_nothing() -> None:
+    paper, clock = Paper(100), Clock()
+    shown = Line(paper, clock, keep=False)
+    shown(0, TOTAL, f"loading {FILE}")
+    shown.close()
+    assert paper.lines == []
+    shown(0, TOTAL, f"loading {FILE}")
+    clock.now = 1.0
+    shown(TOTAL // 2 + 1, TOTAL, f"loading {FILE}")
+    shown.close()
+    assert f"loading {FILE}   50%" in paper.lines[0]
+    assert paper.lines[1:] == ["cleared"]
+
+
+def test_a_cleared_line_is_blank_on_the_terminal() -> None:
+    stream = io.StringIO()
+    terminal = Terminal(stream)
+    terminal.show("half")
+    terminal.clear()
+    assert stream.getvalue() == "\rhalf\r    \r"

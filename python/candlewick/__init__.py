@@ -9,6 +9,7 @@
 import logging
 
 from candlewick._native import Tokenizer, __version__
+from candlewick.chat import Chat
 from candlewick.errors import (
     ContextLengthError,
     DownloadError,
@@ -17,6 +18,7 @@ from candlewick.errors import (
     ModelFormatError,
     ModelNotFoundError,
     OutOfMemoryError,
+    SessionError,
     UnsupportedModelError,
 )
 from candlewick.generator import Generator
@@ -24,6 +26,7 @@ from candlewick.score import Score
 from candlewick.stream import Completion, TextStream, Timings, Token, TokenStream, TopLogprob, Usage
 
 __all__ = [
+    "Chat",
     "Completion",
     "ContextLengthError",
     "DownloadError",
@@ -34,6 +37,7 @@ __all__ = [
     "ModelNotFoundError",
     "OutOfMemoryError",
     "Score",
+    "SessionError",
     "TextStream",
     "Timings",
     "Token",

@@ -25,6 +25,10 @@ class ContextLengthError(Error, ValueError):
     """The prompt does not fit in the context."""
 
 
+class SessionError(Error, ValueError):
+    """A saved conversation that is damaged, or of another model, version or ``kv_type``."""
+
+
 class DownloadError(Error, OSError):
     """A download failed; what was fetched is kept."""
 
@@ -41,6 +45,7 @@ for _class in (
     UnsupportedModelError,
     InvalidRequestError,
     ContextLengthError,
+    SessionError,
     DownloadError,
     OutOfMemoryError,
 ):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Union
 
 from candlewick import _native, models, threads
+from candlewick.chat import Chat
 from candlewick.processors import Processors
+from candlewick.progress import reporting
 from candlewick.score import Score
 from candlewick.stream import Completion, TextStream, TokenStream
 from candlewick.trace import Origin
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
+    from candlewick.chat import Overflow
     from candlewick.processors import LogitsProcessor
     from candlewick.progress import Report
 
@@ -93,9 +96,10 @@ class Generator:
         local_files_only: Use what is in the cache and ask nobody. ``None`` does so if ``HF_HUB_OFFLINE`` is set.
         token: For gated and private repositories; ``None`` takes ``HF_TOKEN`` or what ``hf auth login`` stored, and
             ``False`` sends none.
-        progress: Show a line while files are fetched, on a terminal or in a notebook. A function is called instead,
-            at most ten times a second, as ``progress(downloaded_bytes, total_bytes, filename)``; what it raises ends
-            the download and is raised here.
+        progress: Show a line while files are fetched or weights are loaded, on a terminal or in a notebook. A
+            function is called instead, at most ten times a second, as ``progress(bytes_there, bytes_in_all, what)``,
+            where ``what`` is the file's name while it is fetched and ``"loading "`` with the name while it is loaded;
+            what it raises ends the work and is raised here.
 
     Raises:
         ModelNotFoundError: There is no such model.
@@ -138,16 +142,18 @@ class Generator:
         wanted = threads.number(n_threads)
         if engine in ("candle", "original") or device not in ("auto", "cpu"):
             threads.start_candle(n_threads)
-        self._native = _native.Generator(
-            path,
-            tokenizer=tokenizer_path,
-            device=device,
-            engine=engine,
-            n_ctx=n_ctx,
-            n_threads=wanted,
-            kv_type=kv_type,
-            mmap=mmap,
-        )
+        with reporting(progress, keep=False) as report:
+            self._native = _native.Generator(
+                path,
+                tokenizer=tokenizer_path,
+                device=device,
+                engine=engine,
+                n_ctx=n_ctx,
+                n_threads=wanted,
+                kv_type=kv_type,
+                mmap=mmap,
+                progress=report,
+            )
 
     @classmethod
     def from_pretrained(cls, model: str | os.PathLike[str] | None = None, **options: Any) -> Self:
@@ -270,6 +276,36 @@ class Generator:
         native = self._start(prompt, arguments)
         return TextStream(native, Origin(self, arguments))
 
+    def chat(
+        self,
+        system: str | None = None,
+        *,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        overflow: Overflow = "error",
+        **defaults: Unpack[Options],
+    ) -> Chat:
+        """Begins a conversation, which pays for each of its tokens once.
+
+        Args:
+            system: The system message.
+            messages: What was said before, if anything.
+            overflow: What happens when the conversation outgrows the context: ``"error"`` refuses to go on;
+                ``"truncate_oldest"`` forgets the oldest turns, a user's message and all that follows up to the next
+                one, until ``max_tokens`` or a quarter of the context are free. The system message always stays.
+            **defaults: As for `stream`, but for ``raw``: what each `Chat.send` takes for granted.
+
+        Raises:
+            InvalidRequestError: There are two system messages, or an argument that a conversation does not have.
+
+        Example:
+            >>> from candlewick import Generator
+            >>> chat = Generator("demo").chat(temperature=0)
+            >>> text = "".join(chat.send("Write a haiku about fog"))
+            >>> chat.messages[1] == {"role": "assistant", "content": text}
+            True
+        """
+        return Chat(self, system, messages, overflow, defaults)
+
     def stream_tokens(self, prompt: Prompt, **options: Unpack[Options]) -> TokenStream:
         """As `stream`, token by token: gives `Token` (id, text, logprob), whose texts join to the stream's text."""
         stream = self.stream(prompt, **options)
@@ -339,11 +375,21 @@ class Generator:
     def info(self) -> dict[str, Any]:
         """What was loaded: architecture, quantization, engine, device, context, threads, memory and the audit.
 
+        ``info["kept_bytes"]`` are the keys and values that are kept for prompts that begin like earlier ones, at most
+        those of one whole context, and no more than is free.
         ``info["slow_types"]`` are the types of matrices that are dequantized whenever they are used.
         ``info["audit"]`` names the model's and the tokenizer's metadata keys and the tensors that are ``"used"``, and
         the keys that are there but change nothing (``"harmless"``); any other is an error at load.
         """
         return self._native.info
+
+    def clear_cache(self) -> None:
+        """Forgets what was read and written before: the next prompt is read from its beginning.
+
+        What is kept speeds up prompts that begin like an earlier one, changes no result, is bounded by the context
+        and goes by itself when memory is short; this is for those who measure, or want the memory at once.
+        """
+        self._native.clear_cache()
 
     def close(self) -> None:
         """Gives the memory back. Streams that still run keep what they need until they end."""

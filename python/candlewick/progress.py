@@ -1,4 +1,4 @@
-"""One line that tells a person how far a download is: on a terminal, in a notebook, or not at all."""
+"""One line that tells a person how far a download or a load is: on a terminal, in a notebook, or not at all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Report = Callable[[int, int, str], object]
-    """Called with the bytes that are here, the bytes of the whole file (0 if unknown) and the file's name."""
+    """Called with the bytes that are here, those in all (0 if unknown) and what they are: a file, or "loading" it."""
 
 WINDOW_S = 5.0
 """The speed shown is that of the last seconds, so that it follows the line and does not jump."""
@@ -23,12 +23,13 @@ QUIET_S = 0.3
 
 
 @contextmanager
-def reporting(progress: bool | Report) -> Iterator[Report | None]:
-    """What to hand to the download for the user's ``progress``; the line is finished or cleared at the end.
+def reporting(progress: bool | Report, *, keep: bool = True) -> Iterator[Report | None]:
+    """What to hand to a download or a load for the user's ``progress``.
 
     Args:
         progress: A function is called as it is. ``True`` shows a line where a person sees it: on a terminal
             (standard error) or in a notebook. ``False`` shows nothing.
+        keep: Leave what was reached on the screen, and not an empty line.
     """
     if callable(progress):
         yield progress
@@ -39,7 +40,7 @@ def reporting(progress: bool | Report) -> Iterator[Report | None]:
     if show is None:
         yield None
         return
-    line = Line(show)
+    line = Line(show, keep=keep)
     try:
         yield line
     finally:
@@ -49,9 +50,10 @@ def reporting(progress: bool | Report) -> Iterator[Report | None]:
 class Line:
     """Turns reports into a line of text that fits, and hands it to a place that shows it."""
 
-    def __init__(self, place: Place, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, place: Place, clock: Callable[[], float] = time.monotonic, *, keep: bool = True) -> None:
         self._place = place
         self._clock = clock
+        self._keep = keep
         self._file = ""
         self._shown = False
 
@@ -71,10 +73,12 @@ class Line:
         self._place.show(self.text(self._place.columns()))
 
     def close(self) -> None:
-        """Leaves what was reached on the screen and ends the line."""
-        if self._shown:
+        """Leaves what was reached on the screen and ends the line, or clears it."""
+        if self._shown and self._keep:
             self._place.show(self.text(self._place.columns(), ended=True))
             self._place.end()
+        elif self._shown:
+            self._place.clear()
         self._shown = False
         self._file = ""
 
@@ -131,6 +135,11 @@ class Place:
         raise NotImplementedError
 
     def end(self) -> None:
+        """The next line is another."""
+        raise NotImplementedError
+
+    def clear(self) -> None:
+        """The next line is written where this one was."""
         raise NotImplementedError
 
     def bar(self, share: float, width: int) -> str:
@@ -171,6 +180,10 @@ class Terminal(Place):
         self._write("\n")
         self._width = 0
 
+    def clear(self) -> None:
+        self.show("")
+        self._write("\r")
+
     def bar(self, share: float, width: int) -> str:
         full = int(share * width)
         return "#" * full + "." * (width - full) if self._plain else super().bar(share, width)
@@ -202,6 +215,9 @@ class Notebook(Place):
 
     def end(self) -> None:
         self._handle = None
+
+    def clear(self) -> None:
+        self.show("")
 
 
 def _place() -> Place | None:

@@ -77,7 +77,7 @@ class Usage:
     completion_tokens: int
     """Generated tokens, the one that ended the stream included."""
     cached_tokens: int = 0
-    """Prompt tokens that were not computed again."""
+    """Prompt tokens that were not computed again: an earlier prompt or answer began with the same ones."""
     accepted_tokens: int = 0
     """Generated tokens that ``speculative`` guessed right: they came with an earlier token's step."""
 
@@ -98,7 +98,7 @@ class Timings:
     ttft_s: float | None
     """Seconds from the first ``next()``, where reading the prompt starts, to the first token."""
     prompt_tps: float | None
-    """Prompt tokens per second until the first token."""
+    """Prompt tokens per second until the first token, those that were computed (not `Usage.cached_tokens`)."""
     generation_tps: float | None
     """Tokens per second between the first token and the last."""
     recompute_s: float
@@ -208,8 +208,8 @@ class _Stream(Generic[T]):
     @property
     def usage(self) -> Usage:
         """Counts so far."""
-        prompt, completion, accepted = self._native.usage
-        return Usage(prompt, completion, accepted_tokens=accepted)
+        prompt, completion, accepted, cached = self._native.usage
+        return Usage(prompt, completion, cached_tokens=cached, accepted_tokens=accepted)
 
     @property
     def timings(self) -> Timings:
@@ -218,7 +218,7 @@ class _Stream(Generic[T]):
         usage = self.usage
         return Timings(
             ttft_s=ttft_s,
-            prompt_tps=usage.prompt_tokens / ttft_s if ttft_s else None,
+            prompt_tps=(usage.prompt_tokens - usage.cached_tokens) / ttft_s if ttft_s else None,
             generation_tps=(usage.completion_tokens - 1) / generation_s if generation_s else None,
             recompute_s=recompute_s,
         )

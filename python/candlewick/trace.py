@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 VERSION = 1
 """Of what a trace holds."""
 
+_OBJECT = "python_object"
+
 
 class Origin:
     """What a stream was started with, as a trace writes it down."""
@@ -58,7 +60,7 @@ def _plain(value: Any) -> Any:
     if callable(getattr(value, "tolist", None)):
         return _plain(value.tolist())
     kind = value if isinstance(value, type) or hasattr(value, "__qualname__") else type(value)
-    return {"python": f"{kind.__module__}.{kind.__qualname__}"}
+    return {_OBJECT: f"{kind.__module__}.{kind.__qualname__}"}
 
 
 def record(completion: Completion) -> dict[str, Any]:
@@ -148,10 +150,9 @@ def replay(trace: Mapping[str, Any], generator: Generator) -> Difference | None:
     """
     parameters = dict(trace["parameters"])
     for name, value in parameters.items():
-        if isinstance(value, dict) and "python" in value:
-            raise InvalidRequestError(f"the trace was made with {name}={value['python']}, which it cannot hold")
-        if isinstance(value, list) and any(isinstance(item, dict) and "python" in item for item in value):
-            raise InvalidRequestError(f"the trace was made with {name}={value}, which it cannot hold")
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, dict) and _OBJECT in item:
+                raise InvalidRequestError(f"the trace was made with {name}={item[_OBJECT]}, which it cannot hold")
     if isinstance(bias := parameters.get("logit_bias"), dict):
         parameters["logit_bias"] = {id: -math.inf if value == "-inf" else value for id, value in bias.items()}
     ids, logprobs = trace["ids"], trace["logprobs"]

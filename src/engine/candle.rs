@@ -9,6 +9,7 @@ mod cache;
 mod layer;
 mod parts;
 
+use std::any::Any;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
@@ -17,7 +18,9 @@ use self::cache::Cache;
 use self::layer::Layer;
 use self::parts::{Linear, Norm};
 use super::regime::{Regimes, Restart};
-use super::{Engine, EngineKind, Interrupt, KvType, Sequence, cpu, device, threads, weights};
+use super::{
+    Engine, EngineKind, Interrupt, KvType, OnLoaded, Sequence, cpu, device, threads, weights,
+};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::memory;
@@ -57,7 +60,7 @@ pub(super) fn load(
     n_ctx: usize,
     kv_type: KvType,
     device: Device,
-    interrupt: Interrupt,
+    on_loaded: OnLoaded,
 ) -> Result<Arc<dyn Engine>> {
     let tensors = ModelTensors::locate(gguf, config)?;
     let n_bytes = gguf
@@ -75,8 +78,8 @@ pub(super) fn load(
         });
     }
     let mut layers = Vec::with_capacity(config.n_layers);
-    for tensors in &tensors.layers {
-        interrupt()?;
+    for (i, tensors) in tensors.layers.iter().enumerate() {
+        on_loaded(n_bytes * i as u64 / config.n_layers as u64, n_bytes)?;
         layers.push(Layer::load(gguf, config, tensors, &device)?);
     }
     Ok(Arc::new(CandleEngine(Arc::new(Weights {
@@ -100,7 +103,7 @@ impl Engine for CandleEngine {
             cache: self.0.cache(),
             regime: Regime::Short,
         };
-        Ok(Regimes::wrap(sequence, &self.0.config.rope))
+        Ok(Regimes::wrap(sequence, &self.0.config.rope, &[]))
     }
 
     fn n_ctx(&self) -> usize {
@@ -141,6 +144,10 @@ impl Engine for CandleEngine {
 impl Sequence for CandleSequence {
     fn n_past(&self) -> usize {
         self.cache.n_past()
+    }
+
+    fn core(&mut self) -> &mut dyn Any {
+        self
     }
 
     fn rewind(&mut self, _n_past: usize) -> bool {
@@ -187,6 +194,16 @@ impl Restart for CandleSequence {
         self.cache = self.weights.cache();
         self.regime = regime;
         Ok(())
+    }
+
+    fn regime(&self) -> Regime {
+        self.regime
+    }
+
+    /// Candle sums in an order that depends on how many tokens a step has: what others computed is not to the bit what
+    /// this sequence would have.
+    fn branch(&self, _n_past: usize) -> Option<Self> {
+        None
     }
 }
 

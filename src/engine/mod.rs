@@ -9,6 +9,7 @@ mod regime;
 mod threads;
 mod weights;
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +17,14 @@ pub use self::device::DeviceChoice;
 pub use self::threads::start as start_threads;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::model::Config;
+use crate::model::{Config, Regime};
 
-/// Called between the layers of a forward pass and the tensors of a load; an error stops the work there.
+/// Called between the layers of a forward pass; an error stops the work there.
 pub type Interrupt<'a> = &'a mut dyn FnMut() -> Result<()>;
+
+/// Called between the layers of a load with the bytes of weights that are there and those of all; an error stops the
+/// load.
+pub type OnLoaded<'a> = &'a mut dyn FnMut(u64, u64) -> Result<()>;
 
 /// Which forward pass runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,10 +119,41 @@ pub struct EngineOptions {
     pub n_threads: Option<usize>,
 }
 
+/// One sequence's part of a step that several share.
+pub struct Part<'a> {
+    /// Whose keys and values.
+    pub sequence: &'a mut dyn Sequence,
+    /// As for [`Sequence::forward`].
+    pub tokens: &'a [u32],
+    /// As for [`Sequence::forward`].
+    pub n_logits: usize,
+    /// As for [`Sequence::forward`].
+    pub logits: &'a mut Vec<f32>,
+    /// Why this part did not run, though the others did: as if it had been alone.
+    pub failed: Option<Error>,
+}
+
 /// Loaded weights that can run any number of independent sequences.
 pub trait Engine: Send + Sync {
     /// A sequence with no tokens yet, and KV of its own.
     fn sequence(&self) -> Result<Box<dyn Sequence>>;
+
+    /// Runs `parts`, whose sequences are this engine's, in one pass over the weights where the engine can; what each
+    /// gets is what it would get alone.
+    ///
+    /// After an interruption the sequences are as [`Sequence::forward`] says; after another error, none must be used.
+    fn forward(&self, parts: &mut [Part], interrupt: Interrupt) -> Result<()> {
+        for part in parts {
+            let done = part
+                .sequence
+                .forward(part.tokens, part.n_logits, part.logits, interrupt);
+            match done {
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                done => part.failed = done.err(),
+            }
+        }
+        Ok(())
+    }
 
     /// Tokens one sequence can hold.
     fn n_ctx(&self) -> usize;
@@ -147,6 +183,35 @@ pub trait Engine: Send + Sync {
 
     /// Bytes of keys and values for one token.
     fn kv_bytes_per_token(&self) -> u64;
+
+    /// Bytes of all pages of a sequence of `n_tokens` of which `extent` is there; `None` where there can be no such
+    /// sequence, or where this engine keeps none.
+    fn stored_bytes(&self, _n_tokens: usize, _extent: &Extent) -> Option<u64> {
+        None
+    }
+
+    /// A sequence with the keys and values that one of the same model had after `tokens`: `read` fills its pages, one
+    /// after the other, with the bytes that [`Sequence::kv`] gave. Only where [`Self::stored_bytes`] has an answer.
+    fn restore(
+        &self,
+        _tokens: &[u32],
+        _extent: &Extent,
+        _read: &mut dyn FnMut(&mut [u8]) -> Result<()>,
+    ) -> Result<Box<dyn Sequence>> {
+        Err(Error::Engine("this engine keeps no keys and values".into()))
+    }
+
+    /// Clears what `page`, the last one of those that hold `n_tokens`, holds beyond them.
+    fn blank(&self, _page: &mut [u8], _n_tokens: usize) {}
+}
+
+/// What is there of a sequence's keys and values, and how they were rotated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The factors of long rope.
+    pub regime: Regime,
+    /// Position of the first token that is still there: 0 but for sliding windows.
+    pub first: usize,
 }
 
 /// One sequence: the tokens so far, as keys and values.
@@ -157,7 +222,8 @@ pub trait Sequence: Send {
     /// Runs `tokens`, at most [`CHUNK`], after those so far. `logits` becomes those of the last `n_logits` of them:
     /// (n_logits, n_vocab). More than one is only asked of sequences that can go back.
     ///
-    /// After an error, an interruption included, the sequence must not be used.
+    /// After an interruption or a lack of memory, a sequence that can fork is as it was before; after any other error,
+    /// and for any other sequence, it must not be used.
     fn forward(
         &mut self,
         tokens: &[u32],
@@ -165,6 +231,17 @@ pub trait Sequence: Send {
         logits: &mut Vec<f32>,
         interrupt: Interrupt,
     ) -> Result<()>;
+
+    /// What [`Self::forward`] does before a step of `tokens`, for an engine that runs the step itself.
+    fn prepare(&mut self, _tokens: &[u32], _interrupt: Interrupt) -> Result<()> {
+        Ok(())
+    }
+
+    /// And after it.
+    fn ran(&mut self, _tokens: &[u32]) {}
+
+    /// The engine's own sequence, inside of what wraps it.
+    fn core(&mut self) -> &mut dyn Any;
 
     /// Goes back to the first `n_past` tokens; false where that is not possible, and nothing has changed then.
     fn rewind(&mut self, n_past: usize) -> bool;
@@ -176,6 +253,22 @@ pub trait Sequence: Send {
     /// Says that `n_tokens` in all will be there before logits are of interest: a long prompt in several steps is
     /// then rotated with the factors it ends with, and need not be run twice ([`regime`]).
     fn announce(&mut self, _n_tokens: usize) {}
+
+    /// Another sequence that begins with the first `n_past` tokens of this one and shares their keys and values; `None`
+    /// where they are not there any more, or where going on from them is not to the bit what running all tokens gives.
+    fn fork(&self, _n_past: usize) -> Option<Box<dyn Sequence>> {
+        None
+    }
+
+    /// Whether its keys and values are those that a sequence of `n_tokens` in all has for the same tokens.
+    fn suits(&self, _n_tokens: usize) -> bool {
+        true
+    }
+
+    /// Its keys and values in pages, of which sequences that share one have the very same; `None` where it cannot fork.
+    fn kv(&self) -> Option<(Extent, Vec<&[u8]>)> {
+        None
+    }
 
     /// Time that went into running tokens again because the sequence outgrew the original context of its model.
     fn recomputed(&self) -> Duration {
@@ -195,7 +288,7 @@ pub fn load(
     gguf: &Arc<Gguf>,
     config: &Config,
     options: &EngineOptions,
-    interrupt: Interrupt,
+    on_loaded: OnLoaded,
 ) -> Result<Arc<dyn Engine>> {
     let device = options.device.open()?;
     let kind = match options.kind {
@@ -225,7 +318,7 @@ pub fn load(
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
         let kv_type = options.kv_type.unwrap_or(KvType::F16);
-        return native::load(gguf, config, n_ctx, kv_type, n_threads, interrupt);
+        return native::load(gguf, config, n_ctx, kv_type, n_threads, on_loaded);
     }
     if options.kv_type == Some(KvType::Q8_0) {
         return Err(Error::InvalidRequest(format!(
@@ -239,13 +332,13 @@ pub fn load(
         EngineKind::Original if options.kv_type == Some(KvType::F16) => Err(Error::InvalidRequest(
             "kv_type is \"f16\", and the original engine keeps keys and values in f32: use engine=\"candle\"".into(),
         )),
-        EngineKind::Original => original::load(gguf, config, options.n_ctx, device, interrupt),
+        EngineKind::Original => original::load(gguf, config, options.n_ctx, device, on_loaded),
         _ => {
             // Candle converts f16 keys and values on the CPU anew for each token, which at a context of 300 costs
             // 40% of the decoding rate (Phi-3-mini, benches/compare.py).
             let best = if device.is_cpu() { KvType::F32 } else { KvType::F16 };
             let kv_type = options.kv_type.unwrap_or(best);
-            candle::load(gguf, config, n_ctx, kv_type, device, interrupt)
+            candle::load(gguf, config, n_ctx, kv_type, device, on_loaded)
         }
     }
 }

@@ -6,6 +6,7 @@
 //! right, and refuses the others: it fixes the rope base at 10000, rotates whole heads, wants an output matrix of its own and
 //! fused queries, keys and values, and knows no biases, no long rope and no sliding window.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::io::Cursor;
 use std::sync::Arc;
@@ -14,7 +15,9 @@ use candle_core::quantized::gguf_file::{Content, TensorInfo, Value, VersionedMag
 use candle_core::{DType, Device, Tensor};
 use candle_transformers::models::quantized_phi3::ModelWeights;
 
-use super::{Engine, EngineKind, Interrupt, KvType, Sequence, cpu, device, threads, weights};
+use super::{
+    Engine, EngineKind, Interrupt, KvType, OnLoaded, Sequence, cpu, device, threads, weights,
+};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::memory;
@@ -41,13 +44,12 @@ pub(super) fn load(
     config: &Config,
     n_ctx: Option<usize>,
     device: Device,
-    interrupt: Interrupt,
+    on_loaded: OnLoaded,
 ) -> Result<Arc<dyn Engine>> {
     let right_up_to = config.sliding_window.unwrap_or(config.n_ctx);
     let n_ctx = n_ctx.unwrap_or(right_up_to);
     ModelTensors::locate(gguf, config)?;
     let rms_eps = refuse_what_it_gets_wrong(gguf, config, n_ctx, right_up_to)?;
-    interrupt()?;
 
     // The embedding is expanded to f32 whole.
     let embedding_bytes = 4 * (config.n_vocab * config.d_model) as u64;
@@ -62,6 +64,7 @@ pub(super) fn load(
         n_bytes,
         &device,
     )?;
+    on_loaded(0, n_bytes)?;
     let tensor_infos = gguf
         .tensors()
         .iter()
@@ -230,6 +233,10 @@ impl Engine for OriginalEngine {
 impl Sequence for OriginalSequence {
     fn n_past(&self) -> usize {
         self.n_past
+    }
+
+    fn core(&mut self) -> &mut dyn Any {
+        self
     }
 
     fn rewind(&mut self, _n_past: usize) -> bool {

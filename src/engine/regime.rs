@@ -4,9 +4,10 @@
 //! sequence remembers its tokens, and when a step takes it across the boundary it begins again with all of them,
 //! which is what `transformers` does (`prepare_inputs_for_generation` of Phi-3 drops the cache there).
 
+use std::any::Any;
 use std::time::{Duration, Instant};
 
-use super::{CHUNK, Interrupt, Sequence};
+use super::{CHUNK, Extent, Interrupt, Sequence};
 use crate::error::Result;
 use crate::model::{Regime, RopeConfig};
 
@@ -14,13 +15,21 @@ use crate::model::{Regime, RopeConfig};
 pub(super) trait Restart: Sequence {
     /// Forgets all tokens; the next ones are rotated as `regime` says.
     fn restart(&mut self, regime: Regime) -> Result<()>;
+
+    /// How its tokens are rotated.
+    fn regime(&self) -> Regime;
+
+    /// As [`Sequence::fork`].
+    fn branch(&self, n_past: usize) -> Option<Self>
+    where
+        Self: Sized;
 }
 
 /// Runs its tokens again when the regime changes.
 pub(super) struct Regimes<S> {
+    // Has fewer tokens where running them again was interrupted
     inner: S,
     rope: RopeConfig,
-    regime: Regime,
     tokens: Vec<u32>,
     // Tokens that will be there before anyone asks for logits
     announced: usize,
@@ -28,30 +37,29 @@ pub(super) struct Regimes<S> {
 }
 
 impl<S: Restart + 'static> Regimes<S> {
-    /// `inner`, which is empty and in [`Regime::Short`], wrapped where its model has long rope.
-    pub(super) fn wrap(inner: S, rope: &RopeConfig) -> Box<dyn Sequence> {
+    /// `inner`, which holds `tokens`, wrapped where its model has long rope.
+    pub(super) fn wrap(inner: S, rope: &RopeConfig, tokens: &[u32]) -> Box<dyn Sequence> {
         if rope.long.is_none() {
             return Box::new(inner);
         }
         Box::new(Self {
             inner,
             rope: rope.clone(),
-            regime: Regime::Short,
-            tokens: Vec::new(),
+            tokens: tokens.to_vec(),
             announced: 0,
             recomputed: Duration::ZERO,
         })
     }
 }
 
-impl<S: Restart> Sequence for Regimes<S> {
+impl<S: Restart + 'static> Sequence for Regimes<S> {
     fn n_past(&self) -> usize {
         self.tokens.len()
     }
 
     /// Keys of one regime are never left for the other.
     fn rewind(&mut self, n_past: usize) -> bool {
-        if self.rope.regime(n_past) != self.regime || !self.inner.rewind(n_past) {
+        if self.rope.regime(n_past) != self.inner.regime() || !self.inner.rewind(n_past) {
             return false;
         }
         self.tokens.truncate(n_past);
@@ -62,7 +70,7 @@ impl<S: Restart> Sequence for Regimes<S> {
     /// A step that crosses the boundary rotates all its tokens with the long factors.
     fn room(&self) -> usize {
         let inner = self.inner.room();
-        match self.regime {
+        match self.inner.regime() {
             Regime::Short => inner.min(self.rope.room(self.tokens.len())),
             Regime::Long => inner,
         }
@@ -79,21 +87,48 @@ impl<S: Restart> Sequence for Regimes<S> {
         logits: &mut Vec<f32>,
         interrupt: Interrupt,
     ) -> Result<()> {
+        self.prepare(tokens, interrupt)?;
+        self.inner.forward(tokens, n_logits, logits, interrupt)?;
+        self.ran(tokens);
+        Ok(())
+    }
+
+    fn prepare(&mut self, tokens: &[u32], interrupt: Interrupt) -> Result<()> {
         let length = (self.tokens.len() + tokens.len()).max(self.announced);
         let regime = self.rope.regime(length);
-        if regime != self.regime {
-            let started = Instant::now();
+        if regime != self.inner.regime() {
             self.inner.restart(regime)?;
-            self.regime = regime;
-            for chunk in self.tokens.chunks(CHUNK) {
-                self.inner.forward(chunk, 0, logits, interrupt)?;
-            }
-            if !self.tokens.is_empty() {
-                self.recomputed += started.elapsed();
-            }
         }
+        let there = self.inner.n_past();
+        if there < self.tokens.len() {
+            let started = Instant::now();
+            for chunk in self.tokens[there..].chunks(CHUNK) {
+                self.inner.forward(chunk, 0, &mut Vec::new(), interrupt)?;
+            }
+            self.recomputed += started.elapsed();
+        }
+        Ok(())
+    }
+
+    fn ran(&mut self, tokens: &[u32]) {
         self.tokens.extend_from_slice(tokens);
-        self.inner.forward(tokens, n_logits, logits, interrupt)
+    }
+
+    fn core(&mut self) -> &mut dyn Any {
+        self.inner.core()
+    }
+
+    fn fork(&self, n_past: usize) -> Option<Box<dyn Sequence>> {
+        let inner = self.inner.branch(n_past)?;
+        Some(Self::wrap(inner, &self.rope, &self.tokens[..n_past]))
+    }
+
+    fn suits(&self, n_tokens: usize) -> bool {
+        self.rope.regime(n_tokens) == self.inner.regime()
+    }
+
+    fn kv(&self) -> Option<(Extent, Vec<&[u8]>)> {
+        self.inner.kv()
     }
 
     fn recomputed(&self) -> Duration {
@@ -106,14 +141,27 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::error::Error;
     use crate::model::LongRope;
 
-    /// Writes down what it is asked to do.
-    struct Log(Arc<Mutex<Vec<String>>>);
+    /// Writes down what it is asked to do, and counts.
+    struct Log {
+        lines: Arc<Mutex<Vec<String>>>,
+        regime: Regime,
+        n_past: usize,
+        // Steps until one fails
+        fails_after: usize,
+    }
+
+    impl Log {
+        fn write(&self, line: String) {
+            self.lines.lock().expect("one thread").push(line);
+        }
+    }
 
     impl Sequence for Log {
         fn n_past(&self) -> usize {
-            0
+            self.n_past
         }
 
         fn forward(
@@ -123,10 +171,14 @@ mod tests {
             _: &mut Vec<f32>,
             _: Interrupt,
         ) -> Result<()> {
-            self.0
-                .lock()
-                .expect("one thread")
-                .push(format!("{tokens:?}"));
+            if self.fails_after == 0 {
+                self.fails_after = usize::MAX;
+                self.write(format!("interrupted at {tokens:?}"));
+                return Err(Error::Interrupted);
+            }
+            self.fails_after -= 1;
+            self.n_past += tokens.len();
+            self.write(format!("{tokens:?}"));
             Ok(())
         }
 
@@ -134,26 +186,43 @@ mod tests {
             usize::MAX
         }
 
+        fn core(&mut self) -> &mut dyn Any {
+            self
+        }
+
         fn rewind(&mut self, n_past: usize) -> bool {
-            self.0
-                .lock()
-                .expect("one thread")
-                .push(format!("to {n_past}"));
+            self.n_past = n_past;
+            self.write(format!("to {n_past}"));
             true
         }
     }
 
     impl Restart for Log {
         fn restart(&mut self, regime: Regime) -> Result<()> {
-            self.0
-                .lock()
-                .expect("one thread")
-                .push(format!("{regime:?}"));
+            self.regime = regime;
+            self.n_past = 0;
+            self.write(format!("{regime:?}"));
             Ok(())
+        }
+
+        fn regime(&self) -> Regime {
+            self.regime
+        }
+
+        fn branch(&self, n_past: usize) -> Option<Self> {
+            (n_past <= self.n_past).then(|| Self {
+                lines: self.lines.clone(),
+                n_past,
+                ..*self
+            })
         }
     }
 
     fn sequence() -> (Box<dyn Sequence>, Arc<Mutex<Vec<String>>>) {
+        failing(usize::MAX)
+    }
+
+    fn failing(fails_after: usize) -> (Box<dyn Sequence>, Arc<Mutex<Vec<String>>>) {
         let rope = RopeConfig {
             dim: 2,
             base: 1e4,
@@ -165,7 +234,13 @@ mod tests {
             }),
         };
         let lines = Arc::new(Mutex::new(Vec::new()));
-        (Regimes::wrap(Log(lines.clone()), &rope), lines)
+        let log = Log {
+            lines: lines.clone(),
+            regime: Regime::Short,
+            n_past: 0,
+            fails_after,
+        };
+        (Regimes::wrap(log, &rope, &[]), lines)
     }
 
     fn run(sequence: &mut dyn Sequence, steps: &[&[u32]]) {
@@ -210,6 +285,53 @@ mod tests {
         assert_eq!(
             lines.lock().expect("one thread").last().expect("some"),
             "to 5"
+        );
+    }
+
+    #[test]
+    fn a_change_that_is_interrupted_goes_on_where_it_was() {
+        let (mut sequence, lines) = failing(1);
+        run(sequence.as_mut(), &[&[1, 2, 3, 4]]);
+        let failed = sequence.forward(&[5], 1, &mut Vec::new(), &mut || Ok(()));
+        assert!(matches!(failed, Err(Error::Interrupted)));
+        assert_eq!(sequence.n_past(), 4, "as it was");
+        assert!(
+            sequence.fork(4).is_none(),
+            "these are not there at the moment"
+        );
+        run(sequence.as_mut(), &[&[5], &[6]]);
+        assert_eq!(
+            *lines.lock().expect("one thread"),
+            [
+                "[1, 2, 3, 4]",
+                "Long",
+                "interrupted at [1, 2, 3, 4]",
+                "[1, 2, 3, 4]",
+                "[5]",
+                "[6]"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_fork_suits_the_sequences_that_are_rotated_alike() {
+        let (mut sequence, lines) = sequence();
+        sequence.announce(6);
+        run(sequence.as_mut(), &[&[1, 2, 3], &[4, 5, 6]]);
+        assert!(!sequence.suits(4) && sequence.suits(5));
+        let mut long = sequence.fork(2).expect("there");
+        long.announce(5);
+        run(long.as_mut(), &[&[7, 8, 9]]);
+        assert_eq!(
+            lines.lock().expect("one thread").last().expect("some"),
+            "[7, 8, 9]"
+        );
+        // What goes on without saying how far is rotated as short sequences are, from its beginning.
+        let mut short = sequence.fork(2).expect("there");
+        run(short.as_mut(), &[&[7]]);
+        assert_eq!(
+            lines.lock().expect("one thread")[4..],
+            ["Short", "[1, 2]", "[7]"]
         );
     }
 }

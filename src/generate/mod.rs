@@ -1,13 +1,16 @@
 //! Prompt in, text deltas out: the one place where engine, sampler and text meet.
 
+mod kept;
 mod lookup;
 mod model;
 mod prompt;
 mod request;
 mod score;
+mod session;
 mod stream;
 mod turn;
 
+pub use kept::Pin;
 pub use lookup::{MAX_GUESS, Speculation};
 pub use model::{LoadOptions, Model, Work};
 pub use prompt::Prompt;

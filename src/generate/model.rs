@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::kept::{Kept, Pin};
 use super::prompt::Prompt;
 use super::request::Request;
 use super::stream::Stream;
 use super::turn::Turns;
-use crate::engine::{self, Engine, EngineOptions, Interrupt, Sequence};
+use crate::engine::{self, Engine, EngineOptions, Interrupt, OnLoaded, Sequence};
 use crate::error::{Error, Result, bytes};
 use crate::gguf::{Audit, Gguf};
 use crate::model::{self, Config};
@@ -51,12 +52,13 @@ pub struct Model {
     /// Which keys and tensors of the file are used, and which change nothing.
     pub audit: Audit,
     pub(super) turns: Turns,
+    pub(super) kept: Arc<Kept>,
     pid: u32,
 }
 
 impl Model {
     /// Opens, checks and loads a model.
-    pub fn load(options: &LoadOptions, interrupt: Interrupt) -> Result<Arc<Self>> {
+    pub fn load(options: &LoadOptions, on_loaded: OnLoaded) -> Result<Arc<Self>> {
         let path = &options.path;
         let gguf = Arc::new(Gguf::open(path, options.mmap)?);
         let config = Config::from_gguf(&gguf).map_err(|e| e.in_file(path))?;
@@ -70,8 +72,9 @@ impl Model {
             audit(&gguf, &config, options.tokenizer.is_some()).map_err(|e| e.in_file(path))?;
         let template =
             ChatTemplate::from_gguf(&gguf.metadata, &tokenizer).map_err(|e| e.in_file(path))?;
-        let engine = engine::load(&gguf, &config, &options.engine, interrupt)
+        let engine = engine::load(&gguf, &config, &options.engine, on_loaded)
             .map_err(|e| e.in_file(path))?;
+        let max_kept = engine.n_ctx() as u64 * engine.kv_bytes_per_token();
         Ok(Arc::new(Self {
             gguf,
             config,
@@ -80,6 +83,7 @@ impl Model {
             engine,
             audit,
             turns: Turns::default(),
+            kept: Arc::new(Kept::new(max_kept)),
             pid: std::process::id(),
         }))
     }
@@ -172,7 +176,27 @@ impl Model {
         ))
     }
 
-    /// Runs one step on `sequence` when its turn comes.
+    /// Something to hold on to the keys and values of a conversation with.
+    pub fn pin(&self) -> Pin {
+        Pin::new(self.kept.clone())
+    }
+
+    /// Bytes of keys and values that are kept for prompts to come.
+    pub fn kept_bytes(&self) -> u64 {
+        self.kept.bytes()
+    }
+
+    /// Forgets them.
+    pub fn clear_kept(&self) {
+        self.kept.clear();
+    }
+
+    /// The token ids of `prompt`, as a stream of it has them.
+    pub fn encode(&self, prompt: Prompt) -> Result<Vec<u32>> {
+        prompt.encode(self)
+    }
+
+    /// Runs one step on `sequence` when its turn comes; where memory is short, what is kept for others is given up.
     pub(super) fn step(
         &self,
         sequence: &mut dyn Sequence,
@@ -182,7 +206,12 @@ impl Model {
         interrupt: Interrupt,
     ) -> Result<()> {
         let _turn = self.turns.take(interrupt)?;
-        sequence.forward(tokens, n_logits, logits, interrupt)
+        loop {
+            match sequence.forward(tokens, n_logits, logits, interrupt) {
+                Err(Error::OutOfMemory { .. }) if self.kept.give_up_one() => {}
+                result => return result,
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::kept::Pin;
 use super::lookup::Lookup;
 use super::model::Model;
 use super::request::Request;
@@ -67,6 +68,8 @@ pub struct Usage {
     pub completion_tokens: usize,
     /// Generated tokens that were guessed right and came with an earlier one's step.
     pub accepted_tokens: usize,
+    /// Tokens of the prompt whose keys and values were there already.
+    pub cached_tokens: usize,
 }
 
 /// How long things took.
@@ -87,9 +90,13 @@ pub struct Stream {
     request: Request,
     seed: u64,
     prompt: Vec<u32>,
+    generated: Vec<u32>,
     // None before the first step and after the last
     sequence: Option<Box<dyn Sequence>>,
+    // The conversation that will want to go on from here
+    pin: Option<Arc<Pin>>,
     n_prefilled: usize,
+    n_cached: usize,
     // (1 + guesses, n_vocab) of the last step, which row is the next token's, and that row for the sampler to change
     logits: Vec<f32>,
     row: usize,
@@ -131,8 +138,11 @@ impl Stream {
             stops: StopStrings::new(request.stop.clone())?,
             seed,
             prompt,
+            generated: Vec::new(),
             sequence: None,
+            pin: None,
             n_prefilled: 0,
+            n_cached: 0,
             logits: Vec::new(),
             row: 0,
             guesses: Vec::new(),
@@ -156,6 +166,11 @@ impl Stream {
     /// Lets `processor` see each position once, in order.
     pub fn set_processor(&mut self, processor: Processor) {
         self.processor = Some(processor);
+    }
+
+    /// What is read and written goes on to be held on to by `pin`.
+    pub fn pin(&mut self, pin: Arc<Pin>) {
+        self.pin = Some(pin);
     }
 
     /// The next token, or `None` at the end.
@@ -207,6 +222,7 @@ impl Stream {
         self.first_token.get_or_insert(now);
         self.last_token = Some(now);
         self.last = Some(id);
+        self.generated.push(id);
         self.n_generated += 1;
         let token = Token {
             id,
@@ -219,13 +235,40 @@ impl Stream {
     }
 
     fn prefill(&mut self, interrupt: Interrupt) -> Result<()> {
+        if self.n_prefilled == 0
+            && let Some((sequence, n)) = self.model.kept.resume(&self.prompt)
+        {
+            self.sequence = Some(sequence);
+            (self.n_prefilled, self.n_cached) = (n, n);
+        }
         while self.n_prefilled < self.prompt.len() {
+            // A long prompt takes much memory: it should not drive others out of theirs.
+            self.model.kept.leave_room(0);
             let end = (self.n_prefilled + CHUNK).min(self.prompt.len());
             let chunk = self.prompt[self.n_prefilled..end].to_vec();
             self.run(&chunk, usize::from(end == self.prompt.len()), interrupt)?;
             self.n_prefilled = end;
         }
+        if let Some(sequence) = &self.sequence {
+            self.keep(sequence.as_ref());
+        }
         Ok(())
+    }
+
+    /// Keeps what has been run of the prompt and of the chosen tokens, for those that begin like this.
+    fn keep(&self, sequence: &dyn Sequence) {
+        // The last token was chosen and not run. Guesses after it may have been.
+        let known = self.prompt.len() + self.generated.len().saturating_sub(1);
+        let n = sequence.n_past().min(known);
+        if n == 0 {
+            return;
+        }
+        if let Some(fork) = sequence.fork(n) {
+            let ids = self.prompt.iter().chain(&self.generated).take(n).copied();
+            self.model
+                .kept
+                .insert(ids.collect(), fork, self.pin.as_deref());
+        }
     }
 
     /// Runs the last chosen token, and guesses after it where the engine can take them back.
@@ -257,7 +300,7 @@ impl Stream {
     }
 
     fn run(&mut self, tokens: &[u32], n_logits: usize, interrupt: Interrupt) -> Result<()> {
-        // Taken out for the step: after an error or a panic it is half-way between two tokens, and gone.
+        // Taken out for the step: after a panic it is half-way between two tokens, and gone.
         let mut sequence = match self.sequence.take() {
             Some(sequence) => sequence,
             None if self.n_prefilled == 0 => {
@@ -267,16 +310,21 @@ impl Stream {
             }
             None => return Err(Error::Engine("this stream broke in an earlier step".into())),
         };
-        self.model.step(
+        let result = self.model.step(
             sequence.as_mut(),
             tokens,
             n_logits,
             &mut self.logits,
             interrupt,
-        )?;
+        );
         self.recomputed = sequence.recomputed();
-        self.sequence = Some(sequence);
-        Ok(())
+        if matches!(
+            result,
+            Ok(()) | Err(Error::Interrupted | Error::OutOfMemory { .. })
+        ) {
+            self.sequence = Some(sequence);
+        }
+        result
     }
 
     /// Takes in a chosen token: its text, and whether it ends the stream.
@@ -336,7 +384,9 @@ impl Stream {
 
     fn end(&mut self, reason: FinishReason) {
         self.finish.get_or_insert(reason);
-        self.sequence = None;
+        if let Some(sequence) = self.sequence.take() {
+            self.keep(sequence.as_ref());
+        }
         // It may hold on to whoever holds this stream.
         self.processor = None;
     }
@@ -377,6 +427,7 @@ impl Stream {
             prompt_tokens: self.prompt.len(),
             completion_tokens: self.n_generated,
             accepted_tokens: self.n_accepted,
+            cached_tokens: self.n_cached,
         }
     }
 
@@ -393,6 +444,13 @@ impl Stream {
     /// The seed in use.
     pub fn seed(&self) -> u64 {
         self.seed
+    }
+}
+
+impl Drop for Stream {
+    /// Also what nobody reads to its end is kept.
+    fn drop(&mut self) {
+        self.end(FinishReason::Cancelled);
     }
 }
 

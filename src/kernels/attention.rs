@@ -17,7 +17,7 @@ use super::simd::Simd;
 /// Queries that are multiplied together.
 const QUERIES: usize = 4;
 
-/// The queries of one head of keys and values for some tokens.
+/// The queries of some neighbouring heads of keys and values for some tokens.
 pub(super) struct Attend {
     pub layout: PageLayout,
     /// Position of the first page of [`Scratch::heads`], a multiple of [`PAGE`].
@@ -27,9 +27,11 @@ pub(super) struct Attend {
     pub n: usize,
     /// Keys each query sees, itself included.
     pub window: usize,
-    /// Query heads that share these keys.
+    /// Heads of keys and values.
+    pub kv_heads: usize,
+    /// Query heads that share the keys of one.
     pub group: usize,
-    /// (n, stride) f32, from the first head of the group on: rotated, and divided by sqrt(head_dim).
+    /// (n, stride) f32, from the first of the query heads on: rotated, and divided by sqrt(head_dim).
     pub queries: *const f32,
     /// (n, out_stride) f32, likewise.
     pub out: *mut f32,
@@ -40,7 +42,7 @@ pub(super) struct Attend {
 /// Memory of one thread, kept from step to step.
 #[derive(Default)]
 pub(super) struct Scratch {
-    /// The head's part of each page, from that of position [`Attend::first`] on.
+    /// The first head's part of each page, from that of position [`Attend::first`] on; the others lie behind it.
     pub heads: Vec<*const u8>,
     /// A token's vector after a norm, or a row of weights.
     pub row: Vec<f32>,
@@ -48,9 +50,9 @@ pub(super) struct Scratch {
     pub tile: Vec<f32>,
     // A page as f32, in the layout of F32
     page: Vec<f32>,
-    // (rows, dim)
+    // (kv_heads, rows, dim)
     acc: Vec<f32>,
-    // (rows) maximum and sum so far
+    // (kv_heads, rows) maximum and sum so far
     max: Vec<f32>,
     sum: Vec<f32>,
 }
@@ -78,12 +80,13 @@ pub(super) unsafe fn attend<S: Simd>(x: &Attend, scratch: &mut Scratch) {
 #[inline(always)]
 unsafe fn run<S: Simd, K: Kv, U: Kv>(x: &Attend, scratch: &mut Scratch) {
     let (dim, rows) = (x.layout.dim(), x.n * x.group);
+    let all = x.kv_heads * rows;
     scratch.acc.clear();
-    scratch.acc.resize(rows * dim, 0.0);
+    scratch.acc.resize(all * dim, 0.0);
     scratch.max.clear();
-    scratch.max.resize(rows, f32::NEG_INFINITY);
+    scratch.max.resize(all, f32::NEG_INFINITY);
     scratch.sum.clear();
-    scratch.sum.resize(rows, 0.0);
+    scratch.sum.resize(all, 0.0);
     let several = rows > 1 && K::FORMAT != KvFormat::F32;
     if several {
         scratch.page.resize(unpacked_len(dim), 0.0);
@@ -96,76 +99,87 @@ unsafe fn run<S: Simd, K: Kv, U: Kv>(x: &Attend, scratch: &mut Scratch) {
         sum,
         ..
     } = scratch;
-    for (i, &head) in heads.iter().enumerate() {
+    for (i, &first) in heads.iter().enumerate() {
         let at = x.first + i * PAGE;
         // Of the page, what the last query sees.
         let filled = (x.start + x.n - at).min(PAGE);
-        // SAFETY: the caller's, and `page` has the layout of a head's part in F32.
-        unsafe {
-            let next = heads.get(i + 1).copied().unwrap_or(head);
-            if several {
-                unpack::<S, K>(head, dim, filled, page.as_mut_ptr());
-            }
-            let mut row = 0;
-            while row < rows {
-                let n = QUERIES.min(rows - row);
-                let part = Part {
-                    x,
-                    at,
-                    row,
-                    dim,
-                    next,
-                };
-                let (acc, max, sum) = (&mut acc[row * dim..], &mut max[row..], &mut sum[row..]);
+        for h in 0..x.kv_heads {
+            let head = first.wrapping_add(h * x.layout.bytes());
+            let next = if h + 1 < x.kv_heads {
+                head.wrapping_add(x.layout.bytes())
+            } else {
+                heads.get(i + 1).copied().unwrap_or(head)
+            };
+            let part = Part {
+                x,
+                at,
+                head: h,
+                row: 0,
+                dim,
+                next,
+            };
+            let (acc, max, sum) = (
+                &mut acc[h * rows * dim..],
+                &mut max[h * rows..],
+                &mut sum[h * rows..],
+            );
+            // SAFETY: the caller's, and `page` has the layout of a head's part in F32.
+            unsafe {
                 if several {
-                    let head = page.as_ptr().cast();
-                    if n == QUERIES {
-                        rows_of_page::<S, U, QUERIES, 1, 2>(&part, head, acc, max, sum);
-                    } else {
-                        for r in 0..n {
-                            let part = Part {
-                                row: row + r,
-                                ..part
-                            };
-                            let acc = &mut acc[r * dim..];
-                            rows_of_page::<S, U, 1, 4, 4>(
-                                &part,
-                                head,
-                                acc,
-                                &mut max[r..],
-                                &mut sum[r..],
-                            );
-                        }
-                    }
-                } else {
-                    for r in 0..n {
-                        let part = Part {
-                            row: row + r,
-                            ..part
-                        };
-                        let acc = &mut acc[r * dim..];
-                        rows_of_page::<S, K, 1, 4, 4>(
-                            &part,
-                            head,
-                            acc,
-                            &mut max[r..],
-                            &mut sum[r..],
+                    unpack::<S, K>(head, dim, filled, page.as_mut_ptr());
+                    let page = page.as_ptr().cast();
+                    let mut row = 0;
+                    while row + QUERIES <= rows {
+                        rows_of_page::<S, U, QUERIES, 1, 2>(
+                            &Part { row, ..part },
+                            page,
+                            &mut acc[row * dim..],
+                            &mut max[row..],
+                            &mut sum[row..],
                         );
+                        row += QUERIES;
                     }
+                    one_by_one::<S, U>(&part, page, row..rows, acc, max, sum);
+                } else {
+                    one_by_one::<S, K>(&part, head, 0..rows, acc, max, sum);
                 }
-                row += n;
             }
         }
     }
-    for row in 0..rows {
-        let (t, g) = (row / x.group, row % x.group);
+    for i in 0..all {
+        let (h, row) = (i / rows, i % rows);
+        let (t, g) = (row / x.group, h * x.group + row % x.group);
         // SAFETY: the caller's.
         let out = unsafe {
             let at = x.out.add(t * x.out_stride + g * x.layout.head_dim);
             std::slice::from_raw_parts_mut(at, x.layout.head_dim)
         };
-        for (out, acc) in out.iter_mut().zip(&acc[row * dim..]) {
-            *out = acc / sum[row];
+        for (out, acc) in out.iter_mut().zip(&acc[i * dim..]) {
+            *out = acc / sum[i];
+        }
+    }
+}
+
+/// Single queries against a page.
+#[inline(always)]
+unsafe fn one_by_one<S: Simd, K: Kv>(
+    part: &Part,
+    head: *const u8,
+    rows: std::ops::Range<usize>,
+    acc: &mut [f32],
+    max: &mut [f32],
+    sum: &mut [f32],
+) {
+    for row in rows {
+        // SAFETY: the caller's.
+        unsafe {
+            rows_of_page::<S, K, 1, 4, 4>(
+                &Part { row, ..*part },
+                head,
+                &mut acc[row * part.dim..],
+                &mut max[row..],
+                &mut sum[row..],
+            );
         }
     }
 }
@@ -175,6 +189,7 @@ unsafe fn run<S: Simd, K: Kv, U: Kv>(x: &Attend, scratch: &mut Scratch) {
 struct Part<'a> {
     x: &'a Attend,
     at: usize,
+    head: usize,
     row: usize,
     dim: usize,
     next: *const u8,
@@ -213,7 +228,10 @@ unsafe fn rows_of_page<S: Simd, K: Kv, const R: usize, const B: usize, const T: 
     unsafe {
         let mut q = [x.queries; R];
         for (r, q) in q.iter_mut().enumerate() {
-            let (t, g) = ((row + r) / x.group, (row + r) % x.group);
+            let (t, g) = (
+                (row + r) / x.group,
+                part.head * x.group + (row + r) % x.group,
+            );
             *q = x.queries.add(t * x.stride + g * x.layout.head_dim);
         }
         let mut b = from;
@@ -392,16 +410,14 @@ unsafe fn value_sums<S: Simd, K: Kv, const R: usize, const T: usize>(
                 );
             }
         }
-        // The values behind the keys of the next page.
+        // The values behind the keys of the next page, a part of them for each vector of dimensions.
         let half = part.x.layout.half_bytes();
-        let ahead = half / PAGE;
+        let ahead = half * T * S::ROWS / (dim * PAGE);
+        let mut line = part.next.wrapping_add(half + d * half / dim);
         for position in range.0..range.1 {
-            if R == 1 && d == 0 {
-                let mut line = part.next.wrapping_add(half + position * ahead);
-                for _ in 0..ahead.div_ceil(64) {
-                    S::prefetch(line, line);
-                    line = line.wrapping_add(64);
-                }
+            if R == 1 && T > 1 {
+                S::prefetch(line, line.wrapping_add(64));
+                line = line.wrapping_add(ahead);
             }
             let mut scaled = [S::zero(); R];
             for i in 0..T {

@@ -24,6 +24,11 @@ const WORK: usize = 512 << 10;
 /// Tokens whose queries a thread takes at a time.
 const QUERY_TOKENS: usize = 32;
 
+/// Heads of keys and values that a single query goes through side by side: their parts of a page lie one behind the
+/// other. Measured with benches/attention.rs (Zen 3, context 3500, share of a plain read): one head 0.80 for f16 and
+/// 0.77 for q8_0, four 0.93 and 0.84, eight 0.94 and 0.90.
+const HEADS: usize = 8;
+
 /// A tier of kernels, the threads that run them, and their memory.
 pub struct Compute {
     isa: Isa,
@@ -76,7 +81,8 @@ pub struct Pages<'a> {
 
 impl<'a> Pages<'a> {
     /// # Safety
-    /// Each part has [`Heads::page_bytes`] bytes that stay valid, and that nobody else uses, as long as this does.
+    /// Each part has [`Heads::page_bytes`] bytes that stay valid as long as this does. Nobody else uses those that are
+    /// written to, and nobody changes the others, meanwhile.
     /// `first` is a multiple of [`PAGE`].
     pub unsafe fn new(parts: &'a [*mut u8], first: usize) -> Self {
         debug_assert!(first.is_multiple_of(PAGE));
@@ -401,8 +407,16 @@ impl Compute {
             Shared(out.as_mut_ptr()),
             Shared(pages.parts.as_ptr().cast_mut()),
         );
-        self.pool.run(heads.n_kv_heads * groups, &|worker, i| {
-            let (head, from) = (i / groups, i % groups * QUERY_TOKENS);
+        // A single query goes through the pages of several heads side by side, which lie one behind the other.
+        let side_by_side = if n == 1 {
+            (heads.n_kv_heads / (2 * self.n_threads())).clamp(1, HEADS)
+        } else {
+            1
+        };
+        let items = heads.n_kv_heads.div_ceil(side_by_side);
+        self.pool.run(items * groups, &|worker, i| {
+            let (head, from) = (i / groups * side_by_side, i % groups * QUERY_TOKENS);
+            let kv_heads = side_by_side.min(heads.n_kv_heads - head);
             let n = QUERY_TOKENS.min(n - from);
             let position = start + from;
             // The first page that the first of these queries sees.
@@ -425,6 +439,7 @@ impl Compute {
                     start: position,
                     n,
                     window: heads.window,
+                    kv_heads,
                     group,
                     queries: qkv.as_ptr().add(from * width + head * group * dim),
                     out: to.get().add((from * heads.n_heads + head * group) * dim),

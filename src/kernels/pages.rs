@@ -71,6 +71,29 @@ impl PageLayout {
     pub fn bytes(&self) -> usize {
         2 * self.half_bytes()
     }
+
+    /// Makes what one head's part of a page holds from position `from` on zero.
+    pub fn blank(&self, head: &mut [u8], from: usize) {
+        let (dim, size) = (self.dim(), self.element());
+        let (keys, values) = head.split_at_mut(self.half_bytes());
+        let rows = [(dim, size), (self.groups(), 4)];
+        let (elements, scales) = keys.split_at_mut(PAGE * dim * size);
+        for (part, (width, size)) in [elements, scales].into_iter().zip(rows) {
+            // (4, width, 16)
+            for (i, lane) in part.chunks_exact_mut(size).enumerate() {
+                if i / (width * LANES) * LANES + i % LANES >= from {
+                    lane.fill(0);
+                }
+            }
+        }
+        let (elements, scales) = values.split_at_mut(PAGE * dim * size);
+        for (part, (width, size)) in [elements, scales].into_iter().zip(rows) {
+            // (64, width); there are no scales but with Q8
+            if let Some(rest) = part.get_mut(from * width * size..) {
+                rest.fill(0);
+            }
+        }
+    }
 }
 
 /// Reading one format.

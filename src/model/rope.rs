@@ -47,6 +47,16 @@ pub enum Regime {
     Long,
 }
 
+impl Regime {
+    /// `"short"` or `"long"`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Short => "short",
+            Self::Long => "long",
+        }
+    }
+}
+
 const FACTORS: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
 
 impl RopeConfig {

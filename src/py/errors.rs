@@ -14,6 +14,7 @@ mod exceptions {
     pyo3::import_exception!(candlewick, UnsupportedModelError);
     pyo3::import_exception!(candlewick, InvalidRequestError);
     pyo3::import_exception!(candlewick, ContextLengthError);
+    pyo3::import_exception!(candlewick, SessionError);
     pyo3::import_exception!(candlewick, DownloadError);
     pyo3::import_exception!(candlewick, OutOfMemoryError);
 }
@@ -27,6 +28,7 @@ impl From<Error> for PyErr {
             Error::Unsupported(_) => exceptions::UnsupportedModelError::new_err(text),
             Error::InvalidRequest(_) => exceptions::InvalidRequestError::new_err(text),
             Error::ContextLength { .. } => exceptions::ContextLengthError::new_err(text),
+            Error::Session(_) => exceptions::SessionError::new_err(text),
             Error::OutOfMemory { .. } => exceptions::OutOfMemoryError::new_err(text),
             Error::Download { .. } | Error::DiskFull { .. } => {
                 exceptions::DownloadError::new_err(text)

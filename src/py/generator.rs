@@ -9,6 +9,8 @@ use pyo3::types::PyDict;
 use super::convert;
 use super::errors::{guard, invalid};
 use super::processor::{Raised, processor};
+use super::progress::Speaker;
+use super::session::Session;
 use super::signals::Signals;
 use super::stream::Stream;
 use super::tokenizer::Tokenizer;
@@ -32,7 +34,7 @@ impl Generator {
 #[pymethods]
 impl Generator {
     #[new]
-    #[pyo3(signature = (path, *, tokenizer, device, engine, n_ctx, n_threads, kv_type, mmap))]
+    #[pyo3(signature = (path, *, tokenizer, device, engine, n_ctx, n_threads, kv_type, mmap, progress = None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -44,6 +46,7 @@ impl Generator {
         n_threads: usize,
         kv_type: &str,
         mmap: bool,
+        progress: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let options = LoadOptions {
             path,
@@ -58,7 +61,18 @@ impl Generator {
             },
         };
         let mut signals = Signals::new(py, None)?;
-        let model = py.detach(|| guard(|| Model::load(&options, &mut || signals.check())));
+        let mut speaker = Speaker::new(py, progress.as_ref())?;
+        let what = options.path.file_name().unwrap_or_default();
+        let what = format!("loading {}", what.to_string_lossy());
+        let model = py.detach(|| {
+            guard(|| {
+                Model::load(&options, &mut |done, total| {
+                    signals.check()?;
+                    speaker.speak(done, total, &what)
+                })
+            })
+        });
+        speaker.into_result()?;
         signals.into_result()?;
         Ok(Self(Mutex::new(Some(model?))))
     }
@@ -176,6 +190,60 @@ impl Generator {
         Ok(scored?)
     }
 
+    /// What holds on to the keys and values of a conversation; `messages` are those it begins with.
+    fn session(&self, messages: &Bound<'_, PyAny>) -> PyResult<Session> {
+        let model = self.model()?;
+        convert::messages("messages", messages)?;
+        Ok(Session::new(model.pin()))
+    }
+
+    /// Writes `text`, which stands for `messages`, and what is kept of their keys and values to `path`.
+    fn save_session(
+        &self,
+        py: Python<'_>,
+        path: PathBuf,
+        text: &str,
+        messages: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let model = self.model()?;
+        let messages = convert::messages("messages", messages)?;
+        let prompt = (!messages.is_empty()).then_some(Prompt::Messages(messages));
+        let mut signals = Signals::new(py, None)?;
+        let saved = py
+            .detach(|| guard(|| model.save_session(&path, text, prompt, &mut || signals.check())));
+        signals.into_result()?;
+        Ok(saved?)
+    }
+
+    /// What `save_session` wrote: the text, and the session that holds on to the keys and values.
+    fn load_session(&self, py: Python<'_>, path: PathBuf) -> PyResult<(String, Session)> {
+        let model = self.model()?;
+        let mut signals = Signals::new(py, None)?;
+        let loaded = py.detach(|| guard(|| model.load_session(&path, &mut || signals.check())));
+        signals.into_result()?;
+        let (text, pin) = loaded?;
+        Ok((text, Session::new(pin)))
+    }
+
+    /// The ids that a stream of `prompt` begins with.
+    fn encode_prompt(
+        &self,
+        py: Python<'_>,
+        prompt: &Bound<'_, PyAny>,
+        raw: bool,
+    ) -> PyResult<Vec<u32>> {
+        let model = self.model()?;
+        let prompt = convert::prompt(prompt, raw)?;
+        Ok(py.detach(|| guard(|| model.encode(prompt)))?)
+    }
+
+    fn clear_cache(&self, py: Python<'_>) -> PyResult<()> {
+        let model = self.model()?;
+        model.check_process()?;
+        py.detach(|| model.clear_kept());
+        Ok(())
+    }
+
     /// Logits after `ids`, run in steps of `chunk` tokens: (n_vocab) floats. For tests against references.
     fn logits(&self, py: Python<'_>, ids: Vec<u32>, chunk: usize) -> PyResult<Vec<f32>> {
         let model = self.model()?;
@@ -228,6 +296,7 @@ impl Generator {
         info.set_item("file_bytes", model.gguf.n_bytes())?;
         info.set_item("weight_bytes", model.engine.weight_bytes())?;
         info.set_item("kv_bytes_per_token", model.engine.kv_bytes_per_token())?;
+        info.set_item("kept_bytes", model.kept_bytes())?;
         info.set_item("slow_types", model.engine.slow_types())?;
         info.set_item("chat_template", general("tokenizer.chat_template"))?;
         let topics = model
@@ -272,8 +341,13 @@ impl Generator {
 
     fn close(&self, py: Python<'_>) {
         let model = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // Giving gigabytes back takes a moment.
-        py.detach(|| drop(model));
+        // Giving gigabytes back takes a moment. Streams that still run need the weights, but not this.
+        py.detach(|| {
+            if let Some(model) = &model {
+                model.clear_kept();
+            }
+            drop(model);
+        });
     }
 }
 

@@ -1,55 +1,15 @@
 //! `candlewick._native.fetch`: files of the hub, with the GIL released.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
-use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyBool;
 
 use super::convert;
 use super::errors::guard;
+use super::progress::Speaker;
 use super::signals::Signals;
-use crate::error::{Error, Result};
 use crate::hub::{self, Progress, RepoId, Settings, Wanted, Watch};
-
-/// Python hears of progress at most this often, and of each file's end.
-const SPEAK_EVERY: Duration = Duration::from_millis(100);
-
-/// Calls a Python function with (downloaded bytes, total bytes, file name).
-struct Speaker<'a> {
-    callable: Option<&'a Py<PyAny>>,
-    spoke: Option<Instant>,
-    last: (u64, String),
-    raised: Option<PyErr>,
-}
-
-impl Speaker<'_> {
-    fn speak(&mut self, progress: Progress) -> Result<()> {
-        let Some(callable) = self.callable else {
-            return Ok(());
-        };
-        let ended = progress.total > 0 && progress.done == progress.total;
-        let told = self.last.0 == progress.done && self.last.1 == progress.file;
-        let soon = self.spoke.is_some_and(|at| at.elapsed() < SPEAK_EVERY);
-        if soon && (told || !ended) {
-            return Ok(());
-        }
-        self.spoke = Some(Instant::now());
-        self.last = (progress.done, progress.file.to_owned());
-        // None while the interpreter shuts down: nobody is left to tell.
-        let called = Python::try_attach(|py| {
-            callable
-                .call1(py, (progress.done, progress.total, progress.file))
-                .map(drop)
-        });
-        if let Some(Err(raised)) = called {
-            self.raised = Some(raised);
-            return Err(Error::Interrupted);
-        }
-        Ok(())
-    }
-}
 
 /// Brings files of a repository into the cache and returns their paths: one, or all parts of a split model.
 #[pyfunction]
@@ -82,23 +42,12 @@ pub fn fetch(
         }
         Some(text) => Some(convert::text("token", text)?),
     };
-    if let Some(callable) = &progress
-        && !callable.bind(py).is_callable()
-    {
-        return Err(PyTypeError::new_err("progress must be a callable or None"));
-    }
-
     let mut signals = Signals::new(py, None)?;
-    let mut speaker = Speaker {
-        callable: progress.as_ref(),
-        spoke: None,
-        last: (0, String::new()),
-        raised: None,
-    };
+    let mut speaker = Speaker::new(py, progress.as_ref())?;
     let paths = py.detach(|| {
         guard(|| {
             let mut interrupt = || signals.check();
-            let mut speak = |p: Progress| speaker.speak(p);
+            let mut speak = |p: Progress| speaker.speak(p.done, p.total, p.file);
             hub::fetch(
                 &wanted,
                 &settings,
@@ -106,9 +55,7 @@ pub fn fetch(
             )
         })
     });
-    if let Some(raised) = speaker.raised {
-        return Err(raised);
-    }
+    speaker.into_result()?;
     signals.into_result()?;
     Ok(paths?)
 }

@@ -8,6 +8,8 @@ mod generator;
 mod hub;
 mod machine;
 mod processor;
+mod progress;
+mod session;
 mod signals;
 mod stream;
 mod tokenizer;
@@ -25,6 +27,8 @@ mod _native {
     use super::hub::{cache_dir, fetch};
     #[pymodule_export]
     use super::machine::{multiply_rate, read_bytes, read_rate};
+    #[pymodule_export]
+    use super::session::Session;
     #[pymodule_export]
     use super::stream::Stream;
     #[pymodule_export]

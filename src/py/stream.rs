@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 
 use super::errors::guard;
 use super::processor::Raised;
+use super::session::Session;
 use super::signals::Signals;
 use crate::error::{Error, Result};
 use crate::generate::{self, FinishReason, Model, StopReason, Timings, Token, Usage};
@@ -190,6 +191,29 @@ impl Stream {
         self.settle();
     }
 
+    /// As `cancel`, and waits until no thread is in a step: nothing changes any more after this.
+    fn end(&self, py: Python<'_>) -> PyResult<()> {
+        self.model.check_process()?;
+        self.cancelled.store(true, Ordering::SeqCst);
+        let mut signals = Signals::new(py, None)?;
+        let ended = py.detach(|| {
+            guard(|| {
+                let mut stream = self.lock(&mut signals)?;
+                stream.cancel();
+                self.view().update(&stream);
+                Ok(())
+            })
+        });
+        signals.into_result()?;
+        Ok(ended?)
+    }
+
+    /// What this reads and writes is held on to by `session`. Before the first step.
+    fn hold(&self, session: &Session) {
+        let mut stream = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        stream.pin(session.pin());
+    }
+
     #[getter]
     fn text(&self) -> String {
         self.view().text.clone()
@@ -215,12 +239,13 @@ impl Stream {
     }
 
     #[getter]
-    fn usage(&self) -> (usize, usize, usize) {
+    fn usage(&self) -> (usize, usize, usize, usize) {
         let usage = self.view().usage;
         (
             usage.prompt_tokens,
             usage.completion_tokens,
             usage.accepted_tokens,
+            usage.cached_tokens,
         )
     }
 

@@ -30,7 +30,7 @@ fn load(path: &Path, isa: Isa, n_threads: usize, kv_type: KvType) -> Arc<Model> 
             n_threads: Some(n_threads),
         },
     };
-    let model = Model::load(&options, &mut || Ok(())).unwrap();
+    let model = Model::load(&options, &mut |_, _| Ok(())).unwrap();
     assert_eq!(
         (model.engine.isa(), model.engine.n_threads()),
         (isa.name(), n_threads)

@@ -1,5 +1,10 @@
 //! Keys and values of one sequence, in pages that come with use and, with a sliding window, go when no later
 //! query can see them.
+//!
+//! Sequences that begin alike share their pages. A page that somebody else has too is copied before it is written
+//! to, which only ever concerns the last one: what is behind a sequence does not change.
+
+use std::sync::Arc;
 
 use memmap2::MmapMut;
 
@@ -14,17 +19,18 @@ const REWIND: usize = 16;
 
 pub(super) struct Cache {
     // All layers of 64 positions each; the first holds position `first`.
-    pages: Vec<MmapMut>,
+    pages: Vec<Arc<MmapMut>>,
     first: usize,
     end: usize,
     n_layers: usize,
     n_ctx: usize,
     heads: Heads,
-    // A layer's part of each page, made anew for each layer
+    // Where each page begins, and a layer's part of it, made anew for each step and each layer
+    starts: Vec<*mut u8>,
     parts: Vec<*mut u8>,
 }
 
-// SAFETY: the pointers go into `pages`, which the same value owns.
+// SAFETY: the pointers go into `pages`, which the same value owns or, those that are only read, has a part in.
 unsafe impl Send for Cache {}
 
 /// One layer's part of all pages.
@@ -35,7 +41,8 @@ pub(super) struct LayerPages<'a> {
 
 impl LayerPages<'_> {
     pub(super) fn pages(&mut self) -> Pages<'_> {
-        // SAFETY: the parts lie in the pages of the cache that this borrows mutably, one layer after the other.
+        // SAFETY: the parts lie in the pages of the cache that this borrows mutably, one layer after the other. Those
+        // that hold the positions of this step belong to it alone (`reserve`), and nobody writes to the others.
         unsafe { Pages::new(self.parts, self.first) }
     }
 }
@@ -49,6 +56,7 @@ impl Cache {
             n_layers: config.n_layers,
             n_ctx,
             heads,
+            starts: Vec::new(),
             parts: Vec::new(),
         }
     }
@@ -62,7 +70,7 @@ impl Cache {
         self.n_layers * self.heads.page_bytes()
     }
 
-    /// Makes room for `n` more tokens.
+    /// Makes room for `n` more tokens, in pages that nobody else has.
     pub(super) fn reserve(&mut self, n: usize) -> Result<()> {
         if self.end + n > self.n_ctx {
             return Err(Error::Engine(format!(
@@ -73,30 +81,59 @@ impl Cache {
         }
         self.forget_unseen();
         let wanted = (self.end + n - self.first).div_ceil(PAGE);
-        let bytes = self.page_bytes();
         let more = wanted.saturating_sub(self.pages.len());
-        if more > 0 {
-            let needed = (more * bytes) as u64;
-            if let Some(available) = memory::available().filter(|&a| needed > a) {
-                return Err(out_of_memory(
-                    &format!("keys and values of {n} more tokens"),
-                    needed,
-                    available,
-                    "use a smaller n_ctx, kv_type=\"q8_0\", or fewer streams at once",
-                ));
-            }
+        // Only what others may have taken a part in counts: nobody can while this is borrowed.
+        let written = (self.end - self.first) / PAGE;
+        let is_shared = |page: &mut Arc<MmapMut>| Arc::get_mut(page).is_none();
+        let shared: Vec<usize> = (written..self.pages.len())
+            .filter(|&i| is_shared(&mut self.pages[i]))
+            .collect();
+        self.check_memory(n, more + shared.len())?;
+        for i in shared {
+            let mut page = self.fresh_page()?;
+            page.copy_from_slice(&self.pages[i]);
+            self.pages[i] = Arc::new(page);
         }
         for _ in 0..more {
-            let page = MmapMut::map_anon(bytes)
-                .map_err(|e| Error::Engine(format!("memory for keys and values: {e}")))?;
-            #[cfg(target_os = "linux")]
-            if bytes >= 4 << 20 {
-                // Refused where the kernel is built without them: then the pages are small.
-                let _ = page.advise(memmap2::Advice::HugePage);
-            }
-            self.pages.push(page);
+            let page = self.fresh_page()?;
+            self.pages.push(Arc::new(page));
+        }
+        self.starts.clear();
+        for page in &mut self.pages {
+            self.starts.push(match Arc::get_mut(page) {
+                Some(page) => page.as_mut_ptr(),
+                None => page.as_ptr().cast_mut(),
+            });
         }
         Ok(())
+    }
+
+    fn check_memory(&self, n: usize, n_pages: usize) -> Result<()> {
+        if n_pages == 0 {
+            return Ok(());
+        }
+        let needed = (n_pages * self.page_bytes()) as u64;
+        match memory::available() {
+            Some(available) if needed > available => Err(out_of_memory(
+                &format!("keys and values of {n} more tokens"),
+                needed,
+                available,
+                "use a smaller n_ctx, kv_type=\"q8_0\", or fewer streams at once",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn fresh_page(&self) -> Result<MmapMut> {
+        let bytes = self.page_bytes();
+        let page = MmapMut::map_anon(bytes)
+            .map_err(|e| Error::Engine(format!("memory for keys and values: {e}")))?;
+        #[cfg(target_os = "linux")]
+        if bytes >= 4 << 20 {
+            // Refused where the kernel is built without them: then the pages are small.
+            let _ = page.advise(memmap2::Advice::HugePage);
+        }
+        Ok(page)
     }
 
     /// Frees the pages that the next query, at `end`, and all later ones cannot see, nor those a few tokens before.
@@ -107,12 +144,13 @@ impl Cache {
         self.first += n * PAGE;
     }
 
-    /// One layer's part of the pages.
+    /// One layer's part of the pages, for a step that `reserve` made room for.
     pub(super) fn layer(&mut self, i: usize) -> LayerPages<'_> {
         let at = i * self.heads.page_bytes();
+        assert!(self.starts.len() == self.pages.len() && at < self.page_bytes());
         self.parts.clear();
         self.parts
-            .extend(self.pages.iter_mut().map(|page| page[at..].as_mut_ptr()));
+            .extend(self.starts.iter().map(|start| start.wrapping_add(at)));
         LayerPages {
             parts: &self.parts,
             first: self.first,
@@ -124,14 +162,64 @@ impl Cache {
         self.end += n;
     }
 
+    /// Whether the first `n` tokens can be gone on from: the window may have let go what that needs.
+    fn holds(&self, n: usize) -> bool {
+        n <= self.end && (n + 1).saturating_sub(self.heads.window) >= self.first
+    }
+
     /// Forgets the tokens from `n` on; false where the window has already let go what the rest needs.
     pub(super) fn truncate(&mut self, n: usize) -> bool {
-        let needed = (n + 1).saturating_sub(self.heads.window);
-        if n > self.end || needed < self.first {
+        if !self.holds(n) {
             return false;
         }
         self.end = n;
         self.pages.truncate((n - self.first).div_ceil(PAGE));
+        self.starts.clear();
         true
+    }
+
+    /// Another cache with the first `n` tokens, in the same pages.
+    pub(super) fn fork(&self, n: usize) -> Option<Self> {
+        let n_pages = n.saturating_sub(self.first).div_ceil(PAGE);
+        self.holds(n).then(|| Self {
+            pages: self.pages[..n_pages].to_vec(),
+            end: n,
+            starts: Vec::new(),
+            parts: Vec::new(),
+            ..*self
+        })
+    }
+
+    /// Position of the first token that is still there, and the pages from there on.
+    pub(super) fn pages(&self) -> (usize, impl Iterator<Item = &[u8]>) {
+        (self.first, self.pages.iter().map(|page| &page[..]))
+    }
+
+    /// Bytes of the pages of a cache of `n` tokens whose first page begins at position `first`; `None` where there can
+    /// be no such cache.
+    pub(super) fn stored_bytes(&self, n: usize, first: usize) -> Option<u64> {
+        let fits = first.is_multiple_of(PAGE) && first < n && n <= self.n_ctx;
+        let seen = (n + 1).saturating_sub(self.heads.window) >= first;
+        (fits && seen).then(|| (n - first).div_ceil(PAGE) as u64 * self.page_bytes() as u64)
+    }
+
+    /// Fills this cache, which is empty, with `n` tokens whose first page begins at `first`; `read` gives the pages'
+    /// bytes in order. `n` and `first` are such that [`Self::stored_bytes`] has an answer.
+    pub(super) fn restore(
+        &mut self,
+        n: usize,
+        first: usize,
+        read: &mut dyn FnMut(&mut [u8]) -> Result<()>,
+    ) -> Result<()> {
+        let n_pages = (n - first).div_ceil(PAGE);
+        self.check_memory(n, n_pages)?;
+        for _ in 0..n_pages {
+            let mut page = self.fresh_page()?;
+            read(&mut page)?;
+            self.pages.push(Arc::new(page));
+        }
+        self.first = first;
+        self.end = n;
+        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! One transformer block: attention and feed-forward layer, one after the other or side by side.
 
 use super::linear::Linear;
-use super::{Buffers, Shared, cache};
+use super::{Buffers, Shared, Span};
 use crate::error::Result;
 use crate::kernels::Norm;
 use crate::model::FeedForward;
@@ -17,18 +17,18 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    /// b.x and b.y: (n, d_model), the residual stream and, if `pending`, what is still to be added to it.
+    /// b.x and b.y: (n, d_model), the residual stream of all spans one after the other and, if not in the first layer,
+    /// what is still to be added to it. `rope`: cosines and sines, (n, rope_dim / 2) each.
     pub(super) fn forward(
         &self,
         s: &Shared,
         b: &mut Buffers,
-        pending: bool,
-        start: usize,
-        rope: (&[f32], &[f32]),
-        cache: &mut cache::LayerPages,
+        index: usize,
+        spans: &mut [Span],
+        (cos, sin): (&[f32], &[f32]),
     ) -> Result<()> {
         let compute = &s.compute;
-        let y = pending.then_some(b.y.as_slice());
+        let y = (index > 0).then_some(b.y.as_slice());
         let norm = &self.attn_norm;
         compute.norm(&mut b.x, y, norm, self.attn_qkv.input(), &mut b.inputs)?;
         let x = &mut b.x;
@@ -41,8 +41,18 @@ impl Layer {
             compute.norm(&mut b.x, None, norm, kind, &mut b.inputs)?;
             self.up(s, b)?;
         }
-        compute.rotate_and_store(&mut b.qkv, &s.heads, start, rope, cache.pages())?;
-        compute.attend(&b.qkv, &s.heads, start, cache.pages(), &mut b.attended)?;
+        let mut first = 0;
+        for span in spans {
+            let rows = |d: usize| first * d..(first + span.n) * d;
+            let half = cos.len() * s.config.d_qkv() / b.qkv.len();
+            let mut pages = span.cache.layer(index);
+            let qkv = &mut b.qkv[rows(s.config.d_qkv())];
+            let rope = (&cos[rows(half)], &sin[rows(half)]);
+            compute.rotate_and_store(qkv, &s.heads, span.start, rope, pages.pages())?;
+            let out = &mut b.attended[rows(s.config.n_heads * s.config.head_dim)];
+            compute.attend(qkv, &s.heads, span.start, pages.pages(), out)?;
+            first += span.n;
+        }
         let output = &self.attn_output;
         compute.prepare(&b.attended, output.inputs(), output.input(), &mut b.inputs)?;
         output.forward(compute, &mut b.inputs, &mut b.y, one_part)?;

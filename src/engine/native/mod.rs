@@ -8,15 +8,16 @@ mod layer;
 mod linear;
 mod weights;
 
+use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use self::cache::Cache;
 use self::weights::Weights;
 use super::regime::{Regimes, Restart};
-use super::{Engine, EngineKind, Interrupt, KvType, Sequence};
+use super::{Engine, EngineKind, Extent, Interrupt, KvType, OnLoaded, Part, Sequence};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::kernels::{Activations, Compute, Heads, Isa, KvFormat, PageLayout};
+use crate::kernels::{Activations, Compute, Heads, Isa, KvFormat, PAGE, PageLayout};
 use crate::model::{Config, Regime, Rope};
 
 struct Shared {
@@ -43,6 +44,8 @@ struct Buffers {
     // (n, n_heads * head_dim)
     attended: Vec<f32>,
     inputs: Activations,
+    // (rows wanted, n_vocab), where several sequences want some
+    logits: Vec<f32>,
 }
 
 struct NativeEngine(Arc<Shared>);
@@ -53,9 +56,105 @@ struct NativeSequence {
     regime: Regime,
 }
 
+/// The tokens of one sequence in a step.
+struct Span<'a> {
+    cache: &'a mut Cache,
+    regime: Regime,
+    tokens: &'a [u32],
+    n: usize,
+    start: usize,
+    n_logits: usize,
+    logits: &'a mut Vec<f32>,
+}
+
 impl Shared {
     fn cache(&self) -> Cache {
         Cache::new(&self.config, self.heads, self.n_ctx)
+    }
+
+    /// One pass over the weights for the tokens of all `spans`, whose caches have room for them. No bit depends on
+    /// what else is in the pass.
+    fn run(&self, spans: &mut [Span], interrupt: Interrupt) -> Result<()> {
+        let c = &self.config;
+        let n = spans.iter().map(|span| span.n).sum::<usize>();
+        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        let b = &mut *buffers;
+        resize(&mut b.x, n * c.d_model);
+        resize(&mut b.y, n * c.d_model);
+        resize(&mut b.qkv, n * c.d_qkv());
+        resize(&mut b.gate_up, n * c.d_ffn_up());
+        resize(&mut b.attended, n * c.n_heads * c.head_dim);
+        let (mut cos, mut sin, mut first) = (Vec::new(), Vec::new(), 0);
+        for span in spans.iter() {
+            let x = &mut b.x[first * c.d_model..(first + span.n) * c.d_model];
+            self.weights.embed(span.tokens, x)?;
+            let tables = self.rope.tables(span.regime, span.start, span.n);
+            cos.extend(tables.0);
+            sin.extend(tables.1);
+            first += span.n;
+        }
+        for (i, layer) in self.weights.layers.iter().enumerate() {
+            interrupt()?;
+            // What the layer before computed for the residual stream is added with the next norm.
+            layer.forward(self, b, i, spans, (&cos, &sin))?;
+        }
+        interrupt()?;
+        // The rows whose logits are wanted, moved to the front.
+        let (mut from, mut wanted) = (0, 0);
+        for span in spans.iter_mut() {
+            span.cache.advance(span.n);
+            from += span.n;
+            let rows = (from - span.n_logits) * c.d_model..from * c.d_model;
+            b.x.copy_within(rows.clone(), wanted * c.d_model);
+            b.y.copy_within(rows, wanted * c.d_model);
+            wanted += span.n_logits;
+            span.logits.clear();
+        }
+        if wanted == 0 {
+            return Ok(());
+        }
+        let output = &self.weights.output;
+        self.compute.norm(
+            &mut b.x[..wanted * c.d_model],
+            Some(&b.y[..wanted * c.d_model]),
+            &self.weights.output_norm,
+            output.input(),
+            &mut b.inputs,
+        )?;
+        if let [span] = spans {
+            resize(span.logits, wanted * c.n_vocab);
+            return output.forward(&self.compute, &mut b.inputs, span.logits, layer::one_part);
+        }
+        resize(&mut b.logits, wanted * c.n_vocab);
+        output.forward(&self.compute, &mut b.inputs, &mut b.logits, layer::one_part)?;
+        let mut rest = b.logits.as_slice();
+        for span in spans {
+            let (logits, others) = rest.split_at(span.n_logits * c.n_vocab);
+            span.logits.extend_from_slice(logits);
+            rest = others;
+        }
+        Ok(())
+    }
+}
+
+impl NativeSequence {
+    /// Makes room for `tokens`.
+    fn span<'a>(
+        &'a mut self,
+        tokens: &'a [u32],
+        n_logits: usize,
+        logits: &'a mut Vec<f32>,
+    ) -> Result<Span<'a>> {
+        self.cache.reserve(tokens.len())?;
+        Ok(Span {
+            start: self.cache.n_past(),
+            cache: &mut self.cache,
+            regime: self.regime,
+            tokens,
+            n: tokens.len(),
+            n_logits,
+            logits,
+        })
     }
 }
 
@@ -66,10 +165,10 @@ pub(super) fn load(
     n_ctx: usize,
     kv_type: KvType,
     n_threads: usize,
-    interrupt: Interrupt,
+    on_loaded: OnLoaded,
 ) -> Result<Arc<dyn Engine>> {
     let compute = Compute::new(Isa::choose()?, n_threads);
-    let weights = Weights::load(gguf, config, &compute, interrupt)?;
+    let weights = Weights::load(gguf, config, &compute, on_loaded)?;
     let heads = Heads {
         n_heads: config.n_heads,
         n_kv_heads: config.n_kv_heads,
@@ -102,7 +201,7 @@ impl Engine for NativeEngine {
             shared: self.0.clone(),
             regime: Regime::Short,
         };
-        Ok(Regimes::wrap(sequence, &self.0.config.rope))
+        Ok(Regimes::wrap(sequence, &self.0.config.rope, &[]))
     }
 
     fn n_ctx(&self) -> usize {
@@ -137,9 +236,77 @@ impl Engine for NativeEngine {
         self.0.kv_type
     }
 
+    fn forward(&self, parts: &mut [Part], interrupt: Interrupt) -> Result<()> {
+        let mut spans = Vec::with_capacity(parts.len());
+        for part in parts.iter_mut() {
+            let Part {
+                sequence,
+                tokens,
+                n_logits,
+                logits,
+                failed,
+            } = part;
+            let ready = sequence.prepare(tokens, interrupt).and_then(|()| {
+                let sequence = sequence.core().downcast_mut::<NativeSequence>();
+                let sequence = sequence.expect("a sequence of this engine");
+                sequence.span(tokens, *n_logits, logits)
+            });
+            match ready {
+                Ok(span) => spans.push(span),
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(error) => *failed = Some(error),
+            }
+        }
+        if spans.is_empty() {
+            return Ok(());
+        }
+        self.0.run(&mut spans, interrupt)?;
+        for part in parts.iter_mut().filter(|part| part.failed.is_none()) {
+            part.sequence.ran(part.tokens);
+        }
+        Ok(())
+    }
+
     fn kv_bytes_per_token(&self) -> u64 {
         let page = self.0.config.n_layers * self.0.heads.page_bytes();
-        (page / crate::kernels::PAGE) as u64
+        (page / PAGE) as u64
+    }
+
+    fn stored_bytes(&self, n_tokens: usize, extent: &Extent) -> Option<u64> {
+        let rope = &self.0.config.rope;
+        // The long factors may have come before the tokens that made them necessary, the short ones never stay.
+        let rotated = match extent.regime {
+            Regime::Short => rope.regime(n_tokens) == Regime::Short,
+            Regime::Long => rope.long.is_some(),
+        };
+        let cache = self.0.cache();
+        cache
+            .stored_bytes(n_tokens, extent.first)
+            .filter(|_| rotated)
+    }
+
+    fn restore(
+        &self,
+        tokens: &[u32],
+        extent: &Extent,
+        read: &mut dyn FnMut(&mut [u8]) -> Result<()>,
+    ) -> Result<Box<dyn Sequence>> {
+        let mut cache = self.0.cache();
+        cache.restore(tokens.len(), extent.first, read)?;
+        let sequence = NativeSequence {
+            cache,
+            shared: self.0.clone(),
+            regime: extent.regime,
+        };
+        Ok(Regimes::wrap(sequence, &self.0.config.rope, tokens))
+    }
+
+    fn blank(&self, page: &mut [u8], n_tokens: usize) {
+        let layout = self.0.heads.layout;
+        let filled = (n_tokens + PAGE - 1) % PAGE + 1;
+        for head in page.chunks_exact_mut(layout.bytes()) {
+            layout.blank(head, filled);
+        }
     }
 }
 
@@ -156,6 +323,17 @@ impl Sequence for NativeSequence {
         self.shared.n_ctx - self.cache.n_past()
     }
 
+    fn fork(&self, n_past: usize) -> Option<Box<dyn Sequence>> {
+        let fork: Box<dyn Sequence> = Box::new(self.branch(n_past)?);
+        Some(fork)
+    }
+
+    fn kv(&self) -> Option<(Extent, Vec<&[u8]>)> {
+        let (first, pages) = self.cache.pages();
+        let regime = self.regime;
+        Some((Extent { regime, first }, pages.collect()))
+    }
+
     fn forward(
         &mut self,
         tokens: &[u32],
@@ -163,40 +341,13 @@ impl Sequence for NativeSequence {
         logits: &mut Vec<f32>,
         interrupt: Interrupt,
     ) -> Result<()> {
-        let s = &*self.shared;
-        let (c, start, n) = (&s.config, self.cache.n_past(), tokens.len());
-        self.cache.reserve(n)?;
-        let mut buffers = s.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        let b = &mut *buffers;
-        resize(&mut b.x, n * c.d_model);
-        resize(&mut b.y, n * c.d_model);
-        resize(&mut b.qkv, n * c.d_qkv());
-        resize(&mut b.gate_up, n * c.d_ffn_up());
-        resize(&mut b.attended, n * c.n_heads * c.head_dim);
-        s.weights.embed(tokens, &mut b.x)?;
-        let (cos, sin) = s.rope.tables(self.regime, start, n);
-        for (i, layer) in s.weights.layers.iter().enumerate() {
-            interrupt()?;
-            // What the layer before computed for the residual stream is added with the next norm.
-            layer.forward(s, b, i > 0, start, (&cos, &sin), &mut self.cache.layer(i))?;
-        }
-        interrupt()?;
-        self.cache.advance(n);
-        if n_logits == 0 {
-            logits.clear();
-            return Ok(());
-        }
-        let from = (n - n_logits) * c.d_model;
-        let output = &s.weights.output;
-        s.compute.norm(
-            &mut b.x[from..],
-            Some(&b.y[from..]),
-            &s.weights.output_norm,
-            output.input(),
-            &mut b.inputs,
-        )?;
-        resize(logits, n_logits * c.n_vocab);
-        output.forward(&s.compute, &mut b.inputs, logits, layer::one_part)
+        let shared = self.shared.clone();
+        let span = self.span(tokens, n_logits, logits)?;
+        shared.run(&mut [span], interrupt)
+    }
+
+    fn core(&mut self) -> &mut dyn Any {
+        self
     }
 }
 
@@ -205,6 +356,18 @@ impl Restart for NativeSequence {
         self.cache = self.shared.cache();
         self.regime = regime;
         Ok(())
+    }
+
+    fn regime(&self) -> Regime {
+        self.regime
+    }
+
+    fn branch(&self, n_past: usize) -> Option<Self> {
+        Some(Self {
+            shared: self.shared.clone(),
+            cache: self.cache.fork(n_past)?,
+            regime: self.regime,
+        })
     }
 }
 

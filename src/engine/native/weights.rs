@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::layer::Layer;
 use super::linear::Linear;
 use super::out_of_memory;
-use crate::engine::Interrupt;
+use crate::engine::OnLoaded;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, TensorInfo, dequantize};
 use crate::kernels::{Compute, Matrix, Norm};
@@ -29,7 +29,7 @@ impl Weights {
         gguf: &Arc<Gguf>,
         config: &Config,
         compute: &Compute,
-        interrupt: Interrupt,
+        on_loaded: OnLoaded,
     ) -> Result<Self> {
         let tensors = ModelTensors::locate(gguf, config)?;
         let n_bytes = matrices(&tensors)
@@ -55,11 +55,11 @@ impl Weights {
             );
         }
         let mut layers = Vec::with_capacity(config.n_layers);
-        for tensors in &tensors.layers {
-            interrupt()?;
+        for (i, tensors) in tensors.layers.iter().enumerate() {
+            // Layers and output are taken to be as large as each other: it is told to people.
+            on_loaded(n_bytes * i as u64 / (config.n_layers as u64 + 1), n_bytes)?;
             layers.push(layer(gguf, config, tensors, compute)?);
         }
-        interrupt()?;
         Ok(Self {
             layers,
             output_norm: norm(gguf, config, &tensors.output_norm),

@@ -93,6 +93,7 @@ impl Case {
                 start,
                 n,
                 window: self.window,
+                kv_heads: 1,
                 group: self.group,
                 queries: self.queries[from * self.stride..].as_ptr(),
                 out: out[from * width..].as_mut_ptr(),
