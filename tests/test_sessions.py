@@ -130,14 +130,20 @@ def test_a_step_that_is_cancelled_leaves_what_was_there_before(folder: Path) -> 
 def test_guesses_that_were_not_taken_are_not_kept(gen: Generator) -> None:
     """Speculation runs tokens that are then taken back; what follows must not see them."""
     rng = random.Random(2)
-    for i in range(12):
-        prompt = [rng.randrange(3, 9) for _ in range(60)]
+    n_guessed = 0
+    for i in range(40):
+        prompt = [rng.randrange(3, 6) for _ in range(60)]
         gen.clear_cache()
-        first = [t.id for t in gen.stream_tokens(prompt, seed=i, ignore_eos=True, max_tokens=30, speculative=8)]
+        bias = {j: 12.0 for j in range(3, 6)}
+        stream = gen.stream_tokens(prompt, seed=i, ignore_eos=True, speculative=8, logit_bias=bias)
+        first = [next(stream).id for _ in range(rng.randrange(2, 30))]
+        n_guessed += stream.usage.accepted_tokens
+        stream.close()
         follow = [*prompt, *first, 3, 4]
         found, cached = ids_of(gen, follow)
-        assert cached == len(prompt) + 29
+        assert cached == len(prompt) + len(first) - 1
         assert found == fresh(gen, follow)
+    assert n_guessed > 20
 
 
 def test_streams_that_run_share_the_text_they_begin_with(gen: Generator) -> None:
