@@ -800,6 +800,33 @@ def test_files_whose_checksum_is_right_and_whose_contents_are_not(
         Chat.load(to, gen)
 
 
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_a_file_that_somebody_made_up(
+    gen: Generator, saved: tuple[Path, list[dict]], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Any change of any byte, under a checksum that fits: refused, or a conversation, and the generator goes on."""
+    body = bytearray(saved[0].read_bytes()[:-32])
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.one_of(st.integers(0, 900), st.integers(0, len(body) - 1)))
+        body[at % len(body)] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        del body[data.draw(st.integers(0, len(body) - 1)) :]
+    path = tmp_path_factory.mktemp("made") / "up.chat"
+    path.write_bytes(bytes(body) + hashlib.sha256(body).digest())
+    try:
+        chat = Chat.load(path, gen)
+    except SessionError:
+        pass
+    else:
+        try:
+            next(chat.send("Hi", **GREEDY))
+        except Error as error:
+            # A role that the template does not know, say, or keys that are no numbers: refused, and no panic.
+            assert "internal error" not in str(error)
+    assert gen.info["kept_bytes"] <= gen.n_ctx * gen.info["kv_bytes_per_token"]
+
+
 def test_another_model_or_another_kv_type(saved: tuple[Path, list[dict]], plain: Path, folder: Path) -> None:
     other = Generator(tiny_model(folder / "other.gguf", seed=4, dtype="Q8_0", context=1024))
     with pytest.raises(SessionError, match=r"was saved with another model \(SHA-256 [0-9a-f]{64}, and this one's"):
