@@ -21,7 +21,7 @@ WHEEL_PYTHON ?= $(PYTHON)
 CARGO_DENY ?= 0.20.2
 TOOLS := target/tools/bin
 
-.PHONY: help demo test test-rust test-aarch64 test-python lint stubs deny miri tsan bench-download wheel test-wheel \
+.PHONY: help demo test test-rust test-schemas test-aarch64 test-python lint stubs deny miri tsan bench-download wheel test-wheel \
 	wheel-aarch64 test-wheel-aarch64 test-baseline sdist test-sdist check-dist docs pictures clean
 
 help: ## list the targets
@@ -38,6 +38,9 @@ test: $(VENV)/package ## everything a change must pass: Rust tests, Python tests
 
 test-rust: ## Rust tests
 	cargo test $(CARGO_FLAGS) --quiet
+
+test-schemas: $(VENV)/package ## JSON Schema's own test suite against what models write under it
+	$(BIN)/python scripts/test_schemas.py
 
 test-aarch64: ## the kernels and the ids they lead to on 64-bit ARM, cross-compiled and run under qemu
 	scripts/test_kernels_aarch64.sh

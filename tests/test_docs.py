@@ -25,7 +25,7 @@ def test_the_examples_run(page: Path) -> None:
     names: dict[str, object] = {"__name__": "__main__"}
     for line, source in blocks(page):
         # The line numbers of a failure are those of the page.
-        exec(compile("\n" * line + source, str(page), "exec"), names)
+        exec(compile("\n" * line + source, str(page), "exec", dont_inherit=True), names)
 
 
 def test_every_public_name_has_its_place() -> None:

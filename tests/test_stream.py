@@ -228,8 +228,9 @@ def test_other_threads_run_meanwhile(tiny_path: Path) -> None:
     thread = threading.Thread(target=count)
     thread.start()
     before = ticks
-    for _ in range(10):
-        next(gen.stream([5] * 500))
+    for i in range(10):
+        # A prompt that nobody has read.
+        next(gen.stream([5 + i] * 500))
     during = ticks - before
     running = False
     thread.join()

@@ -22,7 +22,7 @@ from candlewick.errors import (
     UnsupportedModelError,
 )
 from candlewick.generator import Generator
-from candlewick.stream import Completion, TextStream, Timings, Token, TokenStream, Usage
+from candlewick.stream import Completion, TextStream, Timings, Token, TokenStream, ToolCall, Usage
 
 __all__ = [
     "Chat",
@@ -41,6 +41,7 @@ __all__ = [
     "Token",
     "TokenStream",
     "Tokenizer",
+    "ToolCall",
     "UnsupportedModelError",
     "Usage",
     "__version__",

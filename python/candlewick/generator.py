@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Union
 
-from candlewick import _native, models, threads
+from candlewick import _native, models, structured, threads
 from candlewick.chat import Chat
 from candlewick.progress import reporting
 from candlewick.stream import Completion, TextStream, TokenStream
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    import re
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self, Unpack
 
     from candlewick.chat import Overflow
     from candlewick.progress import Report
+    from candlewick.structured import Reader
 
 Prompt = Union[str, "Sequence[Mapping[str, Any]]", "Sequence[int]"]
 """A user's text, a list of messages (``{"role": ..., "content": ...}``), or a list of token ids."""
@@ -44,6 +46,11 @@ class Options(TypedDict, total=False):
     raw: bool
     max_new_tokens: int | None
     repeat_penalty: float | None
+    json_schema: Mapping[str, Any] | str | type | None
+    regex: str | re.Pattern[str] | None
+    grammar: str | None
+    tools: Sequence[Callable[..., Any] | Mapping[str, Any]] | None
+    tool_choice: str | Mapping[str, Any] | None
 
 
 class Generator:
@@ -165,6 +172,11 @@ class Generator:
         raw: bool = False,
         max_new_tokens: int | None = None,
         repeat_penalty: float | None = None,
+        json_schema: Mapping[str, Any] | str | type | None = None,
+        regex: str | re.Pattern[str] | None = None,
+        grammar: str | None = None,
+        tools: Sequence[Callable[..., Any] | Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
     ) -> TextStream:
         """Continues a prompt and gives the text as it is written.
 
@@ -197,6 +209,17 @@ class Generator:
             raw: Give the string to the model as it is, without chat template.
             max_new_tokens: Another name of ``max_tokens``.
             repeat_penalty: Another name of ``repetition_penalty``.
+            json_schema: The text is JSON that this schema allows, without white space: a dict or a str of JSON Schema,
+                or a type (a pydantic model, a dataclass, a ``TypedDict``, ``list[int]``, ...), whose object is then
+                `Completion.parsed`. Keywords that cannot be enforced are refused. The model is not told of the schema:
+                say in the prompt what is wanted.
+            regex: The whole text matches this regular expression (without look-around and back-references).
+            grammar: The text is one that this Lark grammar derives from ``start``.
+            tools: Functions that the answer may call: Python functions, described by their annotations and
+                docstrings, or schemas in OpenAI's form. They are listed in the prompt, if it goes through the chat
+                template; the calls are in `Completion.tool_calls`, with arguments that fit.
+            tool_choice: ``"auto"`` (the default: words or calls), ``"required"``, ``{"name": ...}`` for a certain one,
+                or ``"none"``, as if there were no tools.
 
         Returns:
             A `TextStream`: iterate over it with ``for`` or ``async for``.
@@ -213,7 +236,7 @@ class Generator:
             ...     print(text, end="", flush=True)  # doctest: +SKIP
         """
         arguments = {name: value for name, value in locals().items() if name not in ("self", "prompt")}
-        return TextStream(self._start(prompt, arguments))
+        return TextStream(*self._start(prompt, arguments))
 
     def chat(
         self,
@@ -247,7 +270,8 @@ class Generator:
 
     def stream_tokens(self, prompt: Prompt, **options: Unpack[Options]) -> TokenStream:
         """As `stream`, token by token: gives `Token` (id, text, logprob), whose texts join to the stream's text."""
-        return TokenStream(self.stream(prompt, **options)._native)
+        stream = self.stream(prompt, **options)
+        return TokenStream(stream._native, stream._reader)
 
     def generate(self, prompt: Prompt, **options: Unpack[Options]) -> Completion:
         """As `stream`, but waits for the end and returns a `Completion`; ``str()`` of it is the text."""
@@ -262,9 +286,11 @@ class Generator:
                 usage=stream.usage,
                 timings=stream.timings,
                 seed=stream.seed,
+                tool_calls=stream.tool_calls,
+                _parse=stream._parser,
             )
 
-    def _start(self, prompt: Prompt, arguments: dict[str, Any]) -> _native.Stream:
+    def _start(self, prompt: Prompt, arguments: dict[str, Any]) -> tuple[_native.Stream, Reader | None]:
         for name, other, default in (
             ("max_tokens", "max_new_tokens", None),
             ("repetition_penalty", "repeat_penalty", 1.0),
@@ -276,7 +302,8 @@ class Generator:
                 arguments[name] = value
             elif arguments[name] is None:
                 arguments[name] = default
-        return self._native.stream(prompt, **arguments)
+        prompt, constraint, reader = structured.read(arguments, prompt, self.apply_chat_template)
+        return self._native.stream(prompt, **arguments, constraint=constraint), reader
 
     @property
     def tokenizer(self) -> _native.Tokenizer:

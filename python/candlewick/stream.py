@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import ThreadPoolExecutor
     from types import TracebackType
 
     from typing_extensions import Self
 
     from candlewick import _native
+    from candlewick.structured import Reader
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled", "tool_calls"]
 T = TypeVar("T")
 
 
@@ -74,8 +76,10 @@ def _executor() -> ThreadPoolExecutor:
 class _Stream(Generic[T]):
     """What text and token streams share."""
 
-    def __init__(self, native: _native.Stream) -> None:
+    def __init__(self, native: _native.Stream, reader: Reader | None = None) -> None:
         self._native = native
+        self._reader = reader
+        self._calls: list[ToolCall] | None = None
 
     def _next(self) -> T | None:
         raise NotImplementedError
@@ -144,13 +148,48 @@ class _Stream(Generic[T]):
 
     @property
     def finish_reason(self) -> FinishReason | None:
-        """``"stop"``, ``"length"`` or ``"cancelled"``; ``None`` while it runs."""
-        return self._native.finish_reason
+        """``"stop"``, ``"length"``, ``"cancelled"`` or ``"tool_calls"``; ``None`` while it runs."""
+        return "tool_calls" if self.tool_calls else self._native.finish_reason
 
     @property
     def stop_reason(self) -> str | int | None:
         """The stop string, or the id of the token, that ended the stream; ``None`` otherwise."""
         return self._native.stop_reason
+
+    @property
+    def partial(self) -> Any:
+        """The JSON value that the text so far has, while it is being written; ``None`` before it begins.
+
+        A string is there as far as it is written. A number, ``true``, ``false`` or ``null`` at the end of the text may
+        go on and is left out until something follows, and so is a key without a value.
+        """
+        # A quarter of the import's time for everybody else: json, and the patterns.
+        import json
+
+        from candlewick.partial import partial
+
+        if self._complete:
+            try:
+                return json.loads(self.text)
+            except ValueError:
+                pass
+        return partial(self.text)
+
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The calls that the finished answer asks for; none while it runs, or where it is in words."""
+        if self._calls is None and self._complete and self._reader is not None and self._reader.calls is not None:
+            self._calls = self._reader.calls(self.text)
+        return self._calls or []
+
+    @property
+    def _complete(self) -> bool:
+        """Ended by itself: by no limit and no stop string."""
+        return self._native.finish_reason == "stop" and not isinstance(self._native.stop_reason, str)
+
+    @property
+    def _parser(self) -> Callable[[str], Any] | None:
+        return self._reader.parse if self._reader is not None and self._complete else None
 
     @property
     def usage(self) -> Usage:
@@ -202,6 +241,18 @@ class TokenStream(_Stream[Token]):
 
 
 @dataclass(frozen=True)
+class ToolCall:
+    """A call that the model asks for."""
+
+    id: str
+    """Names the call in the message that answers it (``"tool_call_id"``)."""
+    name: str
+    """The function."""
+    arguments: dict[str, Any]
+    """Its arguments, as JSON has them; they fit the function's schema."""
+
+
+@dataclass(frozen=True)
 class Completion:
     """A finished generation; ``str()`` gives its text."""
 
@@ -217,6 +268,21 @@ class Completion:
     """How long it took."""
     seed: int
     """The seed that gives this text again."""
+    tool_calls: list[ToolCall] = field(default_factory=list, repr=False)
+    """The calls that it asks for."""
+    _parse: Callable[[str], Any] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def parsed(self) -> Any:
+        """What the text says, with ``json_schema``: an object of the type that was given, or else plain JSON data.
+
+        ``None`` where there was no ``json_schema``, or the text is not complete.
+
+        Raises:
+            pydantic.ValidationError: A validator of the model's own refuses the text.
+            ValueError: A dataclass's ``__post_init__`` does.
+        """
+        return None if self._parse is None else self._parse(self.text)
 
     def __str__(self) -> str:
         return self.text

@@ -2,7 +2,7 @@
 
 use super::lookup::{MAX_GUESS, Speculation};
 use crate::error::{Error, Result};
-use crate::sample::SamplingParams;
+use crate::sample::{Constraint, SamplingParams};
 
 /// How to continue a prompt.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +21,8 @@ pub struct Request {
     pub seed: Option<u64>,
     /// How many tokens to guess from the text so far; the outcome is the same.
     pub speculation: Speculation,
+    /// What the text must be.
+    pub constraint: Option<Constraint>,
 }
 
 impl Request {

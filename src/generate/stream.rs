@@ -7,9 +7,10 @@ use super::kept::Pin;
 use super::lookup::Lookup;
 use super::model::Model;
 use super::request::Request;
-use crate::engine::{CHUNK, Interrupt, Sequence};
+use super::scheduler::{Id, Job};
+use crate::engine::{Interrupt, Sequence};
 use crate::error::{Error, Result};
-use crate::sample::{self, Sampler};
+use crate::sample::{self, Matcher, Sampler};
 use crate::text::{Detokenizer, StopStrings, Stopped};
 
 /// Why a stream ended.
@@ -82,6 +83,7 @@ pub struct Timings {
 /// One generation in progress. Dropping it frees its KV.
 pub struct Stream {
     model: Arc<Model>,
+    id: Id,
     request: Request,
     seed: u64,
     prompt: Vec<u32>,
@@ -102,6 +104,7 @@ pub struct Stream {
     // The last chosen token, not yet run
     last: Option<u32>,
     sampler: Sampler,
+    matcher: Option<Matcher>,
     detokenizer: Detokenizer,
     stops: StopStrings,
     text: String,
@@ -118,9 +121,14 @@ impl Stream {
     pub(super) fn new(model: Arc<Model>, prompt: Vec<u32>, request: Request) -> Result<Self> {
         let seed = request.seed.unwrap_or_else(random_seed);
         let lookup = Lookup::new(request.speculation, &prompt);
+        let detokenizer = Detokenizer::new(model.tokenizer.clone(), &prompt);
         Ok(Self {
+            id: model.scheduler.join(),
             sampler: Sampler::new(request.sampling.clone(), seed),
-            detokenizer: Detokenizer::new(model.tokenizer.clone(), &prompt),
+            matcher: model
+                .vocabulary
+                .matcher(&model.tokenizer, &request, &detokenizer)?,
+            detokenizer,
             stops: StopStrings::new(request.stop.clone())?,
             seed,
             prompt,
@@ -191,7 +199,13 @@ impl Stream {
         let logits = &self.logits[self.row * n_vocab..(self.row + 1) * n_vocab];
         self.adjusted.clear();
         self.adjusted.extend_from_slice(logits);
+        if let Some(matcher) = &self.matcher {
+            matcher.mask(&mut self.adjusted);
+        }
         let id = self.sampler.sample(&mut self.adjusted)?;
+        if let Some(matcher) = &mut self.matcher {
+            matcher.push(id)?;
+        }
         let logprob = sample::logprob(logits, id);
         self.lookup.push(id);
         let now = Instant::now();
@@ -214,14 +228,9 @@ impl Stream {
             self.sequence = Some(sequence);
             (self.n_prefilled, self.n_cached) = (n, n);
         }
-        while self.n_prefilled < self.prompt.len() {
-            // A long prompt takes much memory: it should not drive others out of theirs.
-            self.model.kept.leave_room(0);
-            let end = (self.n_prefilled + CHUNK).min(self.prompt.len());
-            let chunk = self.prompt[self.n_prefilled..end].to_vec();
-            self.run(&chunk, usize::from(end == self.prompt.len()), interrupt)?;
-            self.n_prefilled = end;
-        }
+        let rest = self.prompt[self.n_prefilled..].to_vec();
+        self.run(rest, 1, interrupt)?;
+        self.n_prefilled = self.prompt.len();
         if let Some(sequence) = &self.sequence {
             self.keep(sequence.as_ref());
         }
@@ -266,15 +275,15 @@ impl Stream {
             .chain(self.guesses.iter().copied())
             .collect();
         let started = Instant::now();
-        self.run(&tokens, tokens.len(), interrupt)?;
+        let n_logits = tokens.len();
+        self.run(tokens, n_logits, interrupt)?;
         self.lookup
             .measured(self.guesses.len(), started.elapsed().as_secs_f64());
         Ok(())
     }
 
-    fn run(&mut self, tokens: &[u32], n_logits: usize, interrupt: Interrupt) -> Result<()> {
-        // Taken out for the step: after a panic it is half-way between two tokens, and gone.
-        let mut sequence = match self.sequence.take() {
+    fn run(&mut self, tokens: Vec<u32>, n_logits: usize, interrupt: Interrupt) -> Result<()> {
+        let sequence = match self.sequence.take() {
             Some(sequence) => sequence,
             None if self.n_prefilled == 0 => {
                 let mut sequence = self.model.engine.sequence()?;
@@ -283,19 +292,26 @@ impl Stream {
             }
             None => return Err(Error::Engine("this stream broke in an earlier step".into())),
         };
-        let result = self.model.step(
-            sequence.as_mut(),
+        let job = Job {
+            sequence,
             tokens,
             n_logits,
-            &mut self.logits,
-            interrupt,
-        );
-        self.recomputed = sequence.recomputed();
-        if matches!(
-            result,
-            Ok(()) | Err(Error::Interrupted | Error::OutOfMemory { .. })
-        ) {
-            self.sequence = Some(sequence);
+            logits: std::mem::take(&mut self.logits),
+        };
+        let (job, result) = self.model.run(self.id, job, interrupt);
+        if let Some(Job {
+            sequence, logits, ..
+        }) = job
+        {
+            self.logits = logits;
+            self.recomputed = sequence.recomputed();
+            // After any other error it is half-way between two tokens.
+            if matches!(
+                result,
+                Ok(()) | Err(Error::Interrupted | Error::OutOfMemory { .. })
+            ) {
+                self.sequence = Some(sequence);
+            }
         }
         result
     }
@@ -310,12 +326,13 @@ impl Stream {
             .max_tokens
             .is_some_and(|max| self.n_generated >= max)
             || self.prompt.len() + self.n_generated >= self.model.engine.n_ctx();
-        if self.finish.is_none() && (ends || length) {
+        let complete = self.matcher.as_ref().is_some_and(Matcher::is_done);
+        if self.finish.is_none() && (ends || complete || length) {
             text += &self.flush();
             if ends && self.finish.is_none() {
                 self.stop_reason = Some(StopReason::Id(id));
             }
-            self.end(if ends {
+            self.end(if ends || complete {
                 FinishReason::Stop
             } else {
                 FinishReason::Length
@@ -353,6 +370,7 @@ impl Stream {
 
     fn end(&mut self, reason: FinishReason) {
         self.finish.get_or_insert(reason);
+        self.model.scheduler.leave(self.id);
         if let Some(sequence) = self.sequence.take() {
             self.keep(sequence.as_ref());
         }

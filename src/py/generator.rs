@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::constraint;
 use super::convert;
 use super::errors::{guard, invalid};
 use super::progress::Speaker;
@@ -77,7 +78,8 @@ impl Generator {
     }
 
     #[pyo3(signature = (prompt, *, raw, max_tokens, temperature, top_p, top_k, min_p, repetition_penalty, repeat_last_n,
-        frequency_penalty, presence_penalty, stop, stop_token_ids, ignore_eos, logit_bias, seed, speculative))]
+        frequency_penalty, presence_penalty, stop, stop_token_ids, ignore_eos, logit_bias, seed, speculative,
+        constraint))]
     #[allow(clippy::too_many_arguments)]
     fn stream(
         &self,
@@ -99,6 +101,7 @@ impl Generator {
         logit_bias: Option<&Bound<'_, PyAny>>,
         seed: Option<&Bound<'_, PyAny>>,
         speculative: &Bound<'_, PyAny>,
+        constraint: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Stream> {
         let model = self.model()?;
         let request = Request {
@@ -123,6 +126,7 @@ impl Generator {
                 .map(|s| convert::int("seed", s, 0, i128::from(u64::MAX)).map(|n| n as u64))
                 .transpose()?,
             speculation: convert::speculation("speculative", speculative)?,
+            constraint: constraint.map(constraint::constraint).transpose()?,
         };
         let prompt = convert::prompt(prompt, raw)?;
         let stream = py.detach(|| guard(|| model.stream(prompt, request)))?;

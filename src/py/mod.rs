@@ -2,6 +2,7 @@
 //!
 //! `candlewick._native` is private; the public, documented classes are Python (`python/candlewick`).
 
+mod constraint;
 mod convert;
 mod errors;
 mod generator;

@@ -3,10 +3,12 @@
 //! The order is that of `transformers`: bias and penalties on the logits, temperature, top-k, top-p, min-p.
 
 mod filter;
+mod grammar;
 mod params;
 mod penalties;
 mod rng;
 
+pub use grammar::{Calls, Constraint, Grammars, Matcher, TokenTable};
 pub use params::SamplingParams;
 
 use self::penalties::Penalties;

@@ -22,6 +22,7 @@
 //!
 //! As there, the space that is dropped may also be a byte token `<0x20>`: `Strip` runs after `Fuse`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::pieces::Kind;
@@ -53,6 +54,16 @@ impl Detokenizer {
         let mut text = String::new();
         self.state.push(&self.tokenizer, id, true, &mut text);
         text
+    }
+
+    /// Whether the next text begins as a text begins, so that a leading space may go.
+    pub fn is_at_start(&self) -> bool {
+        self.state.at_start
+    }
+
+    /// Whether the ids so far leave a character unfinished.
+    pub fn is_inside_character(&self) -> bool {
+        self.state.utf8.n_held > 0
     }
 
     /// The end of the text: U+FFFD if a character is unfinished, else nothing.
@@ -109,18 +120,11 @@ impl Decoding {
             self.at_start = true;
             return;
         }
-        let spaceless;
+        let first;
         if self.at_start && !bytes.is_empty() {
             self.at_start = false;
-            match tokenizer.spacing() {
-                Spacing::Kept | Spacing::Joined => {}
-                Spacing::First => bytes = bytes.strip_prefix(b" ").unwrap_or(bytes),
-                Spacing::FirstPiece => {
-                    let piece = pieces.piece(id).unwrap_or_default();
-                    spaceless = piece.replace('▁', "");
-                    bytes = spaceless.as_bytes();
-                }
-            }
+            first = first_bytes(tokenizer, id, bytes);
+            bytes = &first;
         }
         self.utf8.push(bytes, out);
     }
@@ -128,6 +132,18 @@ impl Decoding {
     /// Appends U+FFFD for a character that stayed unfinished.
     pub fn finish(&mut self, out: &mut String) {
         self.utf8.flush(out);
+    }
+}
+
+/// What the bytes of an id become where a text begins.
+pub(super) fn first_bytes<'a>(tokenizer: &Tokenizer, id: u32, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+    match tokenizer.spacing() {
+        Spacing::Kept | Spacing::Joined => bytes.into(),
+        Spacing::First => bytes.strip_prefix(b" ").unwrap_or(bytes).into(),
+        Spacing::FirstPiece => {
+            let piece = tokenizer.pieces().piece(id).unwrap_or_default();
+            piece.replace('▁', "").into_bytes().into()
+        }
     }
 }
 

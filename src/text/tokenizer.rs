@@ -3,10 +3,11 @@
 //! Encoding never adds a BOS (`prompt.rs` does) and always recognises special tokens written in the
 //! text. Decoding is the detokenizer's, run to the end.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use super::bpe::Bpe;
-use super::detokenizer::Decoding;
+use super::detokenizer::{Decoding, first_bytes};
 use super::ends::Ends;
 use super::json::Json;
 use super::merge::Merger;
@@ -171,6 +172,27 @@ impl Tokenizer {
     /// and for ids that the vocabulary lacks.
     pub fn token_bytes(&self, id: u32) -> &[u8] {
         self.pieces.bytes(id).unwrap_or_default()
+    }
+
+    /// The bytes that `id` adds to a text as an author would write it: [`Self::token_bytes`], but none for ids that
+    /// decoding hides and for markup that it shows, such as `</s>` where the file calls that user-defined.
+    pub fn text_bytes(&self, id: u32) -> &[u8] {
+        let bytes = self.token_bytes(id);
+        match self.pieces.kind(id) {
+            Some(Kind::Normal | Kind::Byte) => bytes,
+            Some(Kind::UserDefined) if !(bytes.starts_with(b"<") && bytes.ends_with(b">")) => bytes,
+            _ => &[],
+        }
+    }
+
+    /// What [`Self::text_bytes`] become where a text begins.
+    pub fn first_bytes(&self, id: u32) -> Cow<'_, [u8]> {
+        first_bytes(self, id, self.text_bytes(id))
+    }
+
+    /// Whether decoding puts spaces between tokens, so that a token alone does not say what it adds.
+    pub fn joins_with_spaces(&self) -> bool {
+        self.spacing == Spacing::Joined
     }
 
     pub(super) fn pieces(&self) -> &Pieces {

@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     _model_options(command)
     command.add_argument("--raw", action="store_true", help="give the prompt as it is, without chat template")
     command.add_argument("--json", action="store_true", help="print one JSON object when the answer is complete")
+    command.add_argument("--json-schema", metavar="FILE", help="the answer is JSON that the schema in this file allows")
     command.add_argument("--stats", action="store_true", help="say on standard error how long it took")
     _generation_options(command)
     command.set_defaults(command=run.run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from candlewick.cli import options as parsed
@@ -20,6 +21,7 @@ EXAMPLES = """\
 examples:
   candlewick run --model demo "Write a haiku about ice hockey"
   candlewick run --model demo --seed 3 --stats "Write a haiku about fog"
+  candlewick run --model phi3.gguf --json-schema person.json "Ada Lovelace, born 1815 in London" | jq .born
   candlewick run --model phi3.gguf --json --max-tokens 40 "Hello" | jq .usage
 """
 
@@ -48,6 +50,8 @@ def _standard_input() -> str:
 
 def _stream(generator: Generator, prompt: str, options: argparse.Namespace) -> TextStream:
     arguments = parsed.generation(options)
+    if options.json_schema is not None:
+        arguments["json_schema"] = Path(options.json_schema).read_text(encoding="utf-8")
     if options.raw:
         if options.system is not None:
             raise InvalidRequestError("--system needs the chat template, which --raw leaves out: give one of them")
