@@ -10,6 +10,7 @@ mod session;
 mod stream;
 mod turn;
 
+pub use constrained::token_table;
 pub use kept::Pin;
 pub use lookup::{MAX_GUESS, Speculation};
 pub use model::{LoadOptions, Model, Work};
