@@ -1,4 +1,4 @@
-"""A long conversation pays for each token once: 20 turns, what each waits for its first token, and the same text afresh.
+"""A long conversation pays for each token once: 20 turns, the wait for each first token, and the same text afresh.
 
     python benches/chat.py phi3-mini-q4km.gguf
     python benches/chat.py phi3-mini-q4km.gguf --turns 20 --question-tokens 40 --answer-tokens 24 --json > chat.json
@@ -35,7 +35,9 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=20, metavar="N", help="default: 20")
     parser.add_argument("--question-tokens", type=int, default=40, metavar="N", help="default: 40")
     parser.add_argument("--answer-tokens", type=int, default=24, metavar="N", help="default: 24")
-    parser.add_argument("--afresh", type=int, nargs="+", metavar="TURN", help="turns to repeat (default: 2 and the last)")
+    parser.add_argument(
+        "--afresh", type=int, nargs="+", metavar="TURN", help="turns to repeat (default: 2 and the last)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
 
@@ -59,7 +61,7 @@ def main() -> int:
         )
         if not options.json:
             print(
-                f"turn {i:2}: {usage.prompt_tokens:5} tokens, {usage.cached_tokens:5} of them cached, first token after "
+                f"turn {i:2}: {usage.prompt_tokens:5} tokens, {usage.cached_tokens:5} cached, first token after "
                 f"{timings.ttft_s or 0:.2f} s"
             )
 

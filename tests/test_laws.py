@@ -222,6 +222,7 @@ def test_law_3_cancel_from_another_thread_during_prefill(slow_path: Path) -> Non
     layer = whole / 12 / (len(PROMPT) / 128)  # of the average chunk
     waits = []
     for i in range(5):
+        gen.clear_cache()
         stream = gen.stream(PROMPT)
         cancelled_at = 0.0
 

@@ -109,18 +109,22 @@ def test_a_stream_that_is_left_is_kept(gen: Generator, leave: str) -> None:
 
 
 def test_a_step_that_is_cancelled_leaves_what_was_there_before(folder: Path) -> None:
-    """The cancellation comes from another thread, in the middle of a chunk of the prompt: the chunks before it count."""
+    """The cancellation comes from another thread, in the middle of a chunk: the chunks before it count."""
     slow = Generator(tiny_model(folder / "slow.gguf", layers=12, embd=256, ffn=512, heads=8, context=8192))
-    text = random.Random(1).choices(range(3, 300), k=6000)
+    text = random.Random(1).choices(range(3, 300), k=2500)
     expected = fresh(slow, text, max_tokens=3)
-    slow.clear_cache()
-    stream = slow.stream(text)
-    timer = threading.Timer(0.3, stream.cancel)
-    timer.start()
-    assert list(stream) == [] and stream.finish_reason == "cancelled"
-    ids, cached = ids_of(slow, text, max_tokens=3)
-    assert ids == expected
-    assert 0 < cached < 5999 and cached % 128 == 0
+    for after in (0.2, 0.4, 0.8, 1.6, 3.2):
+        slow.clear_cache()
+        stream = slow.stream(text)
+        timer = threading.Timer(after, stream.cancel)
+        timer.start()
+        next(stream, None)
+        timer.cancel()
+        ids, cached = ids_of(slow, text, max_tokens=3)
+        assert ids == expected
+        if stream.finish_reason == "cancelled" and cached:
+            break
+    assert 0 < cached < 2499 and cached % 128 == 0
 
 
 def test_guesses_that_were_not_taken_are_not_kept(gen: Generator) -> None:
@@ -315,25 +319,30 @@ def test_chats_are_given_up_last(gen: Generator) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is limited with RLIMIT_AS")
 def test_what_is_kept_goes_when_memory_is_short(folder: Path) -> None:
-    """A process that may have 200 MB more keeps 100 MB, and then needs 150."""
-    path = tiny_model(folder / "wide.gguf", layers=8, embd=512, ffn=256, heads=8, context=16384, seed=2)
+    """A process that may have 80 MB more keeps 24; then an answer, and then a prompt, need 70."""
+    path = tiny_model(folder / "wide.gguf", layers=8, embd=512, ffn=32, heads=8, context=16384, seed=2)
     script = f"""
 import resource
 from pathlib import Path
 from candlewick import Generator
 gen = Generator({str(path)!r}, kv_type="f32", n_threads=1)
 per_token = gen.info["kv_bytes_per_token"]
-n = 100_000_000 // per_token
+n = 24_000_000 // per_token
 gen.generate([5], max_tokens=1)
 used = next(int(l.split()[1]) * 1024 for l in Path("/proc/self/status").read_text().splitlines() if "VmSize" in l)
-resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000, -1))
+resource.setrlimit(resource.RLIMIT_AS, (used + 80_000_000, -1))
 gen.generate([7] * n, max_tokens=1)
-print(gen.info["kept_bytes"] > 90_000_000)
-print(gen.generate([9] * (n * 3 // 2), max_tokens=1).usage.prompt_tokens == n * 3 // 2)
-print(gen.generate([9] * (n * 3 // 2), max_tokens=1).usage.cached_tokens == n * 3 // 2 - 1)
+print(gen.info["kept_bytes"] > 20_000_000)
+print(gen.generate([9], max_tokens=n * 3, ignore_eos=True).usage.completion_tokens == n * 3)
+gen.clear_cache()
+gen.generate([7] * n, max_tokens=1)
+print(gen.info["kept_bytes"] > 20_000_000)
+print(gen.generate([8] * (n * 3), max_tokens=1).usage.prompt_tokens == n * 3)
+# The last one is kept all the same: whoever goes on with it needs it.
+print(gen.generate([8] * (n * 3), max_tokens=1).usage.cached_tokens == n * 3 - 1)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=110)
-    assert done.stdout.split() == ["True"] * 3, done.stdout + done.stderr
+    assert done.stdout.split() == ["True"] * 5, done.stdout + done.stderr
 
 
 def test_a_generator_that_is_closed_keeps_nothing(plain: Path) -> None:
@@ -377,7 +386,9 @@ def test_each_turn_pays_for_the_new_one_alone(demo: Generator) -> None:
     ran: Ids = []
     for text in ["fog", "tea", "rain", "a cat", "the moon"]:
         prompt = demo._native.encode_prompt([*chat.messages, {"role": "user", "content": text}], False)
-        common = next((i for i, (a, b) in enumerate(zip(ran, prompt, strict=False)) if a != b), min(len(ran), len(prompt)))
+        common = next(
+            (i for i, (a, b) in enumerate(zip(ran, prompt, strict=False)) if a != b), min(len(ran), len(prompt))
+        )
         stream = chat.send(text)
         answer = "".join(stream)
         assert stream.usage.cached_tokens == common
@@ -385,7 +396,7 @@ def test_each_turn_pays_for_the_new_one_alone(demo: Generator) -> None:
         assert demo.tokenizer.decode(ids) == answer
         ran = [*prompt, *ids[:-1]]
         if len(chat) > 1:
-            # The model's own words come back as the ids that it chose: only the question and what stands around it is new.
+            # The model's own words come back as the ids that it chose: only the question is new.
             assert len(prompt) - common < 20 < common
 
 
@@ -429,7 +440,7 @@ def test_an_answer_that_is_cancelled(gen: Generator) -> None:
     assert "".join(stream) == fresh_text(gen, chat.messages[:3], 4)
 
     # What is left in the middle ends with the next thing that is asked for.
-    for text in chat.send("three"):
+    for text in chat.send("three"):  # noqa: B007
         break
     follow = chat.send("four", max_tokens=4)
     "".join(follow)
@@ -525,7 +536,11 @@ def test_a_conversation_that_outgrows_the_context(plain: Path) -> None:
     before = chat.messages
     with pytest.raises(ContextLengthError):
         chat.send("word " * 300)
-    assert chat.messages[:-1] == before[:-1]
+    assert chat.messages[:-1] == before, "and the answer that was left in the middle"
+
+
+def question(n_words: int) -> dict:
+    return {"role": "user", "content": "word " * n_words}
 
 
 def test_a_failed_question_takes_back_what_was_forgotten_for_it(plain: Path) -> None:
@@ -534,7 +549,8 @@ def test_a_failed_question_takes_back_what_was_forgotten_for_it(plain: Path) -> 
     for _ in range(3):
         "".join(chat.send("word " * 6))
     before = chat.messages
-    stream = chat.send("word " * 20)
+    words = next(n for n in range(99) if len(gen._native.encode_prompt([*before, question(n)], False)) > 190)
+    stream = chat.send(question(words)["content"])
     assert len(chat.messages) < len(before)
     stream.cancel()
     assert chat.messages == before
@@ -721,7 +737,10 @@ def test_files_that_are_no_conversations(gen: Generator, saved: tuple[Path, list
     for name, text in [
         ("empty", "is not a conversation that Chat.save wrote"),
         ("text", "is not a conversation that Chat.save wrote"),
-        ("next", "has format version 2, and this version of candlewick reads 1: load it with the version that saved it"),
+        (
+            "next",
+            "has format version 2, and this version of candlewick reads 1: load it with the version that saved it",
+        ),
         ("cut", "is damaged .its checksum is not that of its contents.: save the conversation again"),
         ("more", "is damaged .its checksum"),
         ("header", "is damaged .its checksum"),
@@ -748,12 +767,12 @@ def test_files_whose_checksum_is_right_and_whose_contents_are_not(
         ({"tokens": n - 1}, "its length is not what it says"),
         ({"kv_bytes": 2**60}, "its length is not what it says"),
         ({"tokens": "many"}, "its header is not what Chat.save writes"),
+        ({"tokens": 2**62}, "its length is not what it says"),
         ({"tokens": -1}, "its header is not"),
         ({"tokens": 2**70}, "its header is not"),
         ({"messages": None}, "its header is not"),
         ({"regime": "middle"}, "its header is not"),
         ({"first": -64}, "its header is not"),
-        ({"first": 64}, "its length is not what it says"),
         ({"model": "0" * 64}, "was saved with another model .SHA-256 0000"),
         ({"kv_type": "q8_0"}, 'keys and values of kv_type "q8_0", and this generator\'s are "f16"'),
         ({"messages": "[1]"}, r"holds no messages: messages\[0\] must be a message"),
@@ -763,7 +782,7 @@ def test_files_whose_checksum_is_right_and_whose_contents_are_not(
         with pytest.raises(SessionError, match=text):
             Chat.load(with_header(path, to, **changes), gen)
     # What cannot be of this generator is not taken over; its messages are.
-    for changes in ({"tokens": 2**62}, {"first": 1}, {"regime": "long"}):
+    for changes in ({"first": 64 * n}, {"first": 2**63}, {"first": 1}, {"regime": "long"}):
         gen.clear_cache()
         assert len(Chat.load(with_header(path, to, **changes), gen)) == 2
         assert gen.info["kept_bytes"] == 0
@@ -832,7 +851,9 @@ def test_no_conversation_can_tell_how_it_came_about(folder: Path, model: str) ->
         for _ in range(data.draw(st.integers(1, 10))):
             i = data.draw(st.integers(0, len(chats) - 1))
             chat = chats[i]
-            match data.draw(st.sampled_from(["send", "send", "send", "cancel", "fork", "rewind", "file", "drop", "clear"])):
+            match data.draw(
+                st.sampled_from(["send", "send", "send", "cancel", "fork", "rewind", "file", "drop", "clear"])
+            ):
                 case "send" | "cancel" as what:
                     text = data.draw(st.sampled_from(["one", "two three", "word " * 12]))
                     n = data.draw(st.integers(1, 30))
@@ -874,7 +895,7 @@ def test_no_conversation_can_tell_how_it_came_about(folder: Path, model: str) ->
                     gen.clear_cache()
 
     law()
-    assert cached > 1000
+    assert cached > 200
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -39,6 +39,7 @@ def test_logprob_is_the_models_own(tiny: Generator) -> None:
 
 
 def test_what_can_be_read_before_during_and_after(tiny: Generator) -> None:
+    tiny.clear_cache()
     stream = tiny.stream("Hello", **OPTIONS)
     assert isinstance(stream, TextStream) and iter(stream) is stream
     assert (stream.text, stream.finish_reason, stream.stop_reason) == ("", None, None)
@@ -227,8 +228,9 @@ def test_other_threads_run_meanwhile(tiny_path: Path) -> None:
     thread = threading.Thread(target=count)
     thread.start()
     before = ticks
-    for _ in range(10):
-        next(gen.stream([5] * 500))
+    for i in range(10):
+        # A prompt that nobody has read.
+        next(gen.stream([5 + i] * 500))
     during = ticks - before
     running = False
     thread.join()

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
-    from candlewick import _native
     from candlewick.generator import Generator, Options
 
 Overflow = Literal["error", "truncate_oldest"]
@@ -42,10 +41,15 @@ class Chat:
         overflow: Overflow,
         defaults: Options,
     ) -> None:
-        start: list[Message] = [] if messages is None else [dict(m) for m in messages]
+        # Says what is wrong with them before anything is done with them.
+        given = [] if messages is None else messages
+        generator._native.session(given)
+        start: list[Message] = [dict(m) for m in given]
         if system is not None:
             if start and start[0].get("role") == "system":
-                raise InvalidRequestError("system= is given, and messages begin with a system message: give one of them")
+                raise InvalidRequestError(
+                    "system= is given, and messages begin with a system message: give one of them"
+                )
             start.insert(0, {"role": "system", "content": system})
         if overflow not in ("error", "truncate_oldest"):
             raise InvalidRequestError(f'overflow is {overflow!r}, expected "error" or "truncate_oldest"')
@@ -80,7 +84,8 @@ class Chat:
             given = self._merged(options)
             messages = [*self._messages, {"role": "user", "content": text}]
             if self._overflow == "truncate_oldest":
-                messages = self._fitting(messages, given.get("max_tokens") or given.get("max_new_tokens"))
+                limit = given.get("max_tokens") or given.get("max_new_tokens")
+                messages = self._fitting(messages, limit if isinstance(limit, int) else None)
             stream = self._generator.stream(messages, **given)
             stream._native.hold(self._session)
             self._before, self._messages, self._stream = self._messages, messages, stream
@@ -129,8 +134,8 @@ class Chat:
         """Writes the conversation to a file: its messages, and what the model has computed of them.
 
         The file is complete or not there, and an earlier one of this name stays until then. It takes
-        ``gen.info["kv_bytes_per_token"]`` for each token, and can be loaded with the same model and ``kv_type`` alone, on
-        any machine. The first time, the model's file is read whole, for its SHA-256.
+        ``gen.info["kv_bytes_per_token"]`` for each token, and can be loaded with the same model and ``kv_type`` alone,
+        on any machine. The first time, the model's file is read whole, for its SHA-256.
 
         Raises:
             OSError: It cannot be written.
@@ -178,7 +183,9 @@ class Chat:
         return f"<Chat of {n} turn{'' if n == 1 else 's'} with {self._generator!r}>"
 
     def __reduce__(self) -> str:
-        raise TypeError("a Chat belongs to its generator and cannot be pickled or copied: use chat.save(path), or fork()")
+        raise TypeError(
+            "a Chat belongs to its generator and cannot be pickled or copied: use chat.save(path), or fork()"
+        )
 
     def _settle(self) -> None:
         """Takes in an answer that has ended."""
@@ -200,9 +207,11 @@ class Chat:
 
     def _merged(self, options: Options) -> Options:
         """The conversation's defaults with ``options`` in their place; either name of an argument replaces both."""
-        known = type(self._generator).stream.__kwdefaults__.keys() - {"raw"}
+        known = (type(self._generator).stream.__kwdefaults__ or {}).keys() - {"raw"}
         if unknown := options.keys() - known:
-            raise TypeError(f"a Chat has no argument {sorted(unknown)[0]!r}, expected some of {', '.join(sorted(known))}")
+            raise TypeError(
+                f"a Chat has no argument {sorted(unknown)[0]!r}, expected some of {', '.join(sorted(known))}"
+            )
         replaced = {other for name in options for names in OTHER_NAMES if name in names for other in names}
         kept = {name: value for name, value in self._defaults.items() if name not in replaced}
         return cast("Options", {**kept, **options})

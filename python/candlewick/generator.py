@@ -324,7 +324,7 @@ class Generator:
         """What was loaded: architecture, quantization, engine, device, context, threads, memory and the audit.
 
         ``info["kept_bytes"]`` are the keys and values that are kept for prompts that begin like earlier ones, at most
-        those of one whole context.
+        those of one whole context, and no more than is free.
         ``info["slow_types"]`` are the types of matrices that are dequantized whenever they are used.
         ``info["audit"]`` names the model's and the tokenizer's metadata keys and the tensors that are ``"used"``, and
         the keys that are there but change nothing (``"harmless"``); any other is an error at load.

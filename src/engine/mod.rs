@@ -138,6 +138,12 @@ pub trait Engine: Send + Sync {
     /// A sequence with no tokens yet, and KV of its own.
     fn sequence(&self) -> Result<Box<dyn Sequence>>;
 
+    /// Whether several sequences in one pass cost less than one after the other, and an interruption leaves each as it
+    /// was.
+    fn shares_passes(&self) -> bool {
+        false
+    }
+
     /// Runs `parts`, whose sequences are this engine's, in one pass over the weights where the engine can; what each
     /// gets is what it would get alone.
     ///

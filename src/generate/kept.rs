@@ -2,13 +2,14 @@
 //!
 //! What a stream has read is kept when its prompt has been read and when it ends, so that a conversation pays for each
 //! token once and many prompts with one beginning for that once. Sequences share the pages they have in common. Together
-//! they take no more memory than one sequence of the whole context, and none at all once memory is short; what was not
-//! used for the longest time goes first, and what a conversation holds on to last.
+//! they take no more memory than one sequence of the whole context, and no more than they leave to everybody else: what
+//! was not used for the longest time goes first, and what a conversation holds on to last.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::engine::Sequence;
+use crate::memory;
 
 struct Entry {
     id: u64,
@@ -151,6 +152,22 @@ impl Kept {
         drop(state);
         // Giving memory back takes a moment, in which others need not wait.
         drop(gone);
+        // The last one takes what its stream had taken, which was there: a long conversation goes on.
+        self.leave_room(1);
+    }
+
+    /// Gives up what takes more memory than is still available, but for the last `n`.
+    pub(super) fn leave_room(&self, n: usize) {
+        let is_short = |state: &State| {
+            state.entries.len() > n
+                && memory::available().is_some_and(|left| left < bytes(&state.entries))
+        };
+        while let Some(oldest) = self
+            .lock()
+            .and_then(|mut state| is_short(&state).then(|| state.oldest()))
+        {
+            drop(oldest);
+        }
     }
 
     /// Gives one up, because memory is short; false when there is none.

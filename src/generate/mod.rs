@@ -6,9 +6,9 @@ mod lookup;
 mod model;
 mod prompt;
 mod request;
+mod scheduler;
 mod session;
 mod stream;
-mod turn;
 
 pub use constrained::token_table;
 pub use kept::Pin;
@@ -16,5 +16,5 @@ pub use lookup::{MAX_GUESS, Speculation};
 pub use model::{LoadOptions, Model, Work};
 pub use prompt::Prompt;
 pub use request::Request;
+pub use scheduler::reentered;
 pub use stream::{FinishReason, StopReason, Stream, Timings, Token, Usage};
-pub use turn::reentered;

@@ -1,15 +1,15 @@
 //! A loaded model: weights, tokenizer and template, ready to start streams.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::constrained::Vocabulary;
 use super::kept::{Kept, Pin};
 use super::prompt::Prompt;
 use super::request::Request;
+use super::scheduler::{Id, Job, Scheduler};
 use super::stream::Stream;
-use super::turn::Turns;
-use crate::engine::{self, Engine, EngineOptions, Interrupt, OnLoaded, Sequence};
+use crate::engine::{self, Engine, EngineOptions, Interrupt, OnLoaded};
 use crate::error::{Error, Result, bytes};
 use crate::gguf::{Audit, Gguf};
 use crate::model::{self, Config};
@@ -52,10 +52,9 @@ pub struct Model {
     pub engine: Arc<dyn Engine>,
     /// Which keys and tensors of the file are used, and which change nothing.
     pub audit: Audit,
-    pub(super) turns: Turns,
+    pub(super) scheduler: Scheduler,
     pub(super) vocabulary: Vocabulary,
     pub(super) kept: Arc<Kept>,
-    pub(super) sha256: OnceLock<[u8; 32]>,
     pid: u32,
 }
 
@@ -85,10 +84,9 @@ impl Model {
             template,
             engine,
             audit,
-            turns: Turns::default(),
+            scheduler: Scheduler::default(),
             vocabulary: Vocabulary::default(),
             kept: Arc::new(Kept::new(max_kept)),
-            sha256: OnceLock::new(),
             pid: std::process::id(),
         }))
     }
@@ -124,15 +122,24 @@ impl Model {
 
     /// Logits after `ids`, run in steps of `chunk` tokens; for comparison with references.
     pub fn logits(&self, ids: &[u32], chunk: usize) -> Result<Vec<f32>> {
-        let mut sequence = self.engine.sequence()?;
-        let mut logits = Vec::new();
+        let id = self.scheduler.join();
+        let mut job = Job {
+            sequence: self.engine.sequence()?,
+            tokens: Vec::new(),
+            n_logits: 1,
+            logits: Vec::new(),
+        };
         for tokens in ids.chunks(chunk.max(1)) {
-            self.step(sequence.as_mut(), tokens, 1, &mut logits, &mut || Ok(()))?;
+            job.tokens = tokens.to_vec();
+            let (back, result) = self.run(id, job, &mut || Ok(()));
+            self.scheduler.leave(id);
+            result?;
+            job = back.expect("given back where nothing interrupts");
         }
-        if logits.is_empty() {
+        if job.logits.is_empty() {
             return Err(Error::InvalidRequest("no ids to run".into()));
         }
-        Ok(logits)
+        Ok(job.logits)
     }
 
     /// What passing one token through the matrices costs.
@@ -200,22 +207,10 @@ impl Model {
         prompt.encode(self)
     }
 
-    /// Runs one step on `sequence` when its turn comes; where memory is short, what is kept for others is given up.
-    pub(super) fn step(
-        &self,
-        sequence: &mut dyn Sequence,
-        tokens: &[u32],
-        n_logits: usize,
-        logits: &mut Vec<f32>,
-        interrupt: Interrupt,
-    ) -> Result<()> {
-        let _turn = self.turns.take(interrupt)?;
-        loop {
-            match sequence.forward(tokens, n_logits, logits, interrupt) {
-                Err(Error::OutOfMemory { .. }) if self.kept.give_up_one() => {}
-                result => return result,
-            }
-        }
+    /// Runs `job` of the stream `id`, alone or together with what others want: see [`Scheduler::run`].
+    pub(super) fn run(&self, id: Id, job: Job, interrupt: Interrupt) -> (Option<Job>, Result<()>) {
+        let engine = self.engine.as_ref();
+        self.scheduler.run(engine, &self.kept, id, job, interrupt)
     }
 }
 

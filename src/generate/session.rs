@@ -36,23 +36,13 @@ const HASH: usize = 32;
 /// More than the messages of any context take.
 const MAX_HEADER: usize = 256 << 20;
 
-/// Bytes hashed or copied between two looks for a reason to stop.
+/// Bytes hashed between two looks for a reason to stop.
 const STEP: usize = 4 << 20;
 
-impl Model {
-    /// SHA-256 of the model's files, one after the other; computed once.
-    pub fn sha256(&self, interrupt: Interrupt) -> Result<[u8; HASH]> {
-        if let Some(hash) = self.sha256.get() {
-            return Ok(*hash);
-        }
-        let mut hash = Sha256::new();
-        self.gguf.read_through(STEP, &mut |bytes| {
-            hash.update(bytes);
-            interrupt()
-        })?;
-        Ok(*self.sha256.get_or_init(|| hash.finalize().into()))
-    }
+/// Token ids, and the sequence that has run them.
+type Restored = (Vec<u32>, Box<dyn Sequence>);
 
+impl Model {
     /// Writes a conversation to `path`, which is replaced when all is written: `messages` as they are, and the keys and
     /// values that are kept of `prompt`, which is those messages as the model reads them.
     pub fn save_session(
@@ -70,7 +60,7 @@ impl Model {
             None => (None, 0),
         };
         let mut header = json!({
-            "model": hex(&self.sha256(interrupt)?),
+            "model": self.gguf.sha256(interrupt)?,
             "messages": messages,
             "tokens": 0,
             "kv_bytes": 0,
@@ -145,7 +135,7 @@ impl Model {
         };
         file.verify(interrupt)?;
         let header = file.header()?;
-        let expected = hex(&self.sha256(interrupt)?);
+        let expected = self.gguf.sha256(interrupt)?;
         if header.model != expected {
             return Err(file.refused(&format!(
                 "was saved with another model (SHA-256 {}, and this one's is {expected})",
@@ -174,15 +164,18 @@ impl Model {
         file: &mut SessionFile,
         header: &Header,
         interrupt: Interrupt,
-    ) -> Result<Option<(Vec<u32>, Box<dyn Sequence>)>> {
-        let Some(kv_bytes) = self.engine.stored_bytes(header.n_tokens, &header.extent) else {
-            return Ok(None);
-        };
-        let ids_bytes = 4 * header.n_tokens as u64;
-        if kv_bytes != header.kv_bytes || ids_bytes + kv_bytes + HASH as u64 != file.left {
+    ) -> Result<Option<Restored>> {
+        let says = (header.n_tokens as u64)
+            .checked_mul(4)
+            .and_then(|ids| ids.checked_add(header.kv_bytes)?.checked_add(HASH as u64));
+        let stored = self.engine.stored_bytes(header.n_tokens, &header.extent);
+        if says != Some(file.left) || stored.is_some_and(|bytes| bytes != header.kv_bytes) {
             return Err(file.damaged("its length is not what it says"));
         }
-        let mut ids = vec![0; ids_bytes as usize];
+        if stored.is_none() {
+            return Ok(None);
+        }
+        let mut ids = vec![0; 4 * header.n_tokens];
         file.read(&mut ids)?;
         let ids: Vec<u32> = ids
             .as_chunks()
@@ -379,8 +372,4 @@ fn replace(
         let _ = std::fs::remove_file(&part);
         Error::io(path, &error)
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

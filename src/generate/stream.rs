@@ -7,7 +7,8 @@ use super::kept::Pin;
 use super::lookup::Lookup;
 use super::model::Model;
 use super::request::Request;
-use crate::engine::{CHUNK, Interrupt, Sequence};
+use super::scheduler::{Id, Job};
+use crate::engine::{Interrupt, Sequence};
 use crate::error::{Error, Result};
 use crate::sample::{self, Matcher, Sampler};
 use crate::text::{Detokenizer, StopStrings, Stopped};
@@ -82,6 +83,7 @@ pub struct Timings {
 /// One generation in progress. Dropping it frees its KV.
 pub struct Stream {
     model: Arc<Model>,
+    id: Id,
     request: Request,
     seed: u64,
     prompt: Vec<u32>,
@@ -121,6 +123,7 @@ impl Stream {
         let lookup = Lookup::new(request.speculation, &prompt);
         let detokenizer = Detokenizer::new(model.tokenizer.clone(), &prompt);
         Ok(Self {
+            id: model.scheduler.join(),
             sampler: Sampler::new(request.sampling.clone(), seed),
             matcher: model
                 .vocabulary
@@ -225,12 +228,9 @@ impl Stream {
             self.sequence = Some(sequence);
             (self.n_prefilled, self.n_cached) = (n, n);
         }
-        while self.n_prefilled < self.prompt.len() {
-            let end = (self.n_prefilled + CHUNK).min(self.prompt.len());
-            let chunk = self.prompt[self.n_prefilled..end].to_vec();
-            self.run(&chunk, usize::from(end == self.prompt.len()), interrupt)?;
-            self.n_prefilled = end;
-        }
+        let rest = self.prompt[self.n_prefilled..].to_vec();
+        self.run(rest, 1, interrupt)?;
+        self.n_prefilled = self.prompt.len();
         if let Some(sequence) = &self.sequence {
             self.keep(sequence.as_ref());
         }
@@ -275,15 +275,15 @@ impl Stream {
             .chain(self.guesses.iter().copied())
             .collect();
         let started = Instant::now();
-        self.run(&tokens, tokens.len(), interrupt)?;
+        let n_logits = tokens.len();
+        self.run(tokens, n_logits, interrupt)?;
         self.lookup
             .measured(self.guesses.len(), started.elapsed().as_secs_f64());
         Ok(())
     }
 
-    fn run(&mut self, tokens: &[u32], n_logits: usize, interrupt: Interrupt) -> Result<()> {
-        // Taken out for the step: after a panic it is half-way between two tokens, and gone.
-        let mut sequence = match self.sequence.take() {
+    fn run(&mut self, tokens: Vec<u32>, n_logits: usize, interrupt: Interrupt) -> Result<()> {
+        let sequence = match self.sequence.take() {
             Some(sequence) => sequence,
             None if self.n_prefilled == 0 => {
                 let mut sequence = self.model.engine.sequence()?;
@@ -292,19 +292,26 @@ impl Stream {
             }
             None => return Err(Error::Engine("this stream broke in an earlier step".into())),
         };
-        let result = self.model.step(
-            sequence.as_mut(),
+        let job = Job {
+            sequence,
             tokens,
             n_logits,
-            &mut self.logits,
-            interrupt,
-        );
-        self.recomputed = sequence.recomputed();
-        if matches!(
-            result,
-            Ok(()) | Err(Error::Interrupted | Error::OutOfMemory { .. })
-        ) {
-            self.sequence = Some(sequence);
+            logits: std::mem::take(&mut self.logits),
+        };
+        let (job, result) = self.model.run(self.id, job, interrupt);
+        if let Some(Job {
+            sequence, logits, ..
+        }) = job
+        {
+            self.logits = logits;
+            self.recomputed = sequence.recomputed();
+            // After any other error it is half-way between two tokens.
+            if matches!(
+                result,
+                Ok(()) | Err(Error::Interrupted | Error::OutOfMemory { .. })
+            ) {
+                self.sequence = Some(sequence);
+            }
         }
         result
     }
@@ -363,6 +370,7 @@ impl Stream {
 
     fn end(&mut self, reason: FinishReason) {
         self.finish.get_or_insert(reason);
+        self.model.scheduler.leave(self.id);
         if let Some(sequence) = self.sequence.take() {
             self.keep(sequence.as_ref());
         }

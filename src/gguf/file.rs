@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::data::Data;
+use super::digest::Digest;
 use super::metadata::Metadata;
 use super::reader::{TensorInfo, parse};
 use super::split;
@@ -19,6 +20,7 @@ pub struct Gguf {
     tensors: Vec<TensorInfo>,
     index: HashMap<String, usize>,
     parts: Vec<Data>,
+    digest: Digest,
 }
 
 impl Gguf {
@@ -36,6 +38,7 @@ impl Gguf {
             tensors: Vec::new(),
             index: HashMap::new(),
             parts: Vec::new(),
+            digest: Digest::default(),
         };
         model.add(data, tensors, path)?;
         for (no, path) in paths.iter().enumerate().skip(1) {
@@ -98,23 +101,12 @@ impl Gguf {
         self.parts.iter().map(|part| &**part)
     }
 
-    /// Gives the bytes of all files in order, at most `step` at a time; their memory is free for others afterwards.
+    /// The SHA-256 of all files, one after the other, in lower-case hex. Read once, at the first call.
     ///
     /// # Errors
-    /// What `visit` gives, which ends it.
-    pub fn read_through(
-        &self,
-        step: usize,
-        visit: &mut dyn FnMut(&[u8]) -> Result<()>,
-    ) -> Result<()> {
-        for part in &self.parts {
-            for start in (0..part.len()).step_by(step) {
-                let range = start..part.len().min(start + step);
-                visit(&part[range.clone()])?;
-                part.release(range);
-            }
-        }
-        Ok(())
+    /// What `interrupt` gives.
+    pub fn sha256(&self, interrupt: &mut dyn FnMut() -> Result<()>) -> Result<&str> {
+        self.digest.of(&self.parts, interrupt)
     }
 
     /// Bytes of all files together.

@@ -10,6 +10,7 @@
 mod audit;
 mod blocks;
 mod data;
+mod digest;
 mod file;
 mod metadata;
 mod reader;

@@ -256,6 +256,17 @@ impl Generator {
         Ok(info)
     }
 
+    /// The SHA-256 of the model's file, or of all its parts, in hex; reads them the first time.
+    #[getter]
+    fn sha256(&self, py: Python<'_>) -> PyResult<String> {
+        let model = self.model()?;
+        let mut signals = Signals::new(py, None)?;
+        let digest =
+            py.detach(|| guard(|| Ok(model.gguf.sha256(&mut || signals.check())?.to_owned())));
+        signals.into_result()?;
+        Ok(digest?)
+    }
+
     /// Bytes of weights read for a token, and products of its layers and of its logits. For benchmarks.
     #[getter]
     fn work(&self) -> PyResult<(u64, u64, u64)> {

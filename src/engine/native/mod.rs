@@ -236,6 +236,10 @@ impl Engine for NativeEngine {
         self.0.kv_type
     }
 
+    fn shares_passes(&self) -> bool {
+        true
+    }
+
     fn forward(&self, parts: &mut [Part], interrupt: Interrupt) -> Result<()> {
         let mut spans = Vec::with_capacity(parts.len());
         for part in parts.iter_mut() {
