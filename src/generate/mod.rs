@@ -11,6 +11,7 @@ mod score;
 mod session;
 mod stream;
 
+pub use constrained::token_table;
 pub use kept::Pin;
 pub use lookup::{MAX_GUESS, Speculation};
 pub use model::{LoadOptions, Model, Work};
