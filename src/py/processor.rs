@@ -33,7 +33,10 @@ pub(super) fn processor(function: Py<PyAny>, raised: Raised) -> generate::Proces
     let mut n_seen = 0;
     Box::new(move |ids, logits| {
         let called = Python::try_attach(|py| {
-            let bytes: Vec<u8> = logits.iter().flat_map(|l| l.to_ne_bytes()).collect();
+            let mut bytes = vec![0; size_of_val(logits)];
+            for (bytes, logit) in bytes.as_chunks_mut().0.iter_mut().zip(logits.iter()) {
+                *bytes = logit.to_ne_bytes();
+            }
             let buffer = PyByteArray::new(py, &bytes);
             function.call1(py, (PyList::new(py, &ids[n_seen..])?, &buffer))?;
             let bytes = buffer.to_vec();

@@ -74,7 +74,8 @@ fn keep_nucleus(weights: &mut Vec<(u32, f32)>, top_p: f32) {
 /// Those that are as near as the last one needed stay too, as in `transformers`.
 fn keep_typical(weights: &mut Vec<(u32, f32)>, typical_p: f32, log_weight: impl Fn(u32) -> f64) {
     let total = sum(weights);
-    let surprise = |id: u32| libm::log(total) - log_weight(id);
+    let log_total = libm::log(total);
+    let surprise = |id: u32| log_total - log_weight(id);
     let entropy: f64 = weights
         .iter()
         .map(|&(id, w)| f64::from(w) / total * surprise(id))
