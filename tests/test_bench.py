@@ -18,6 +18,9 @@ from make_gguf import tiny_model
 from candlewick import Generator, _native
 from candlewick.cli.bench import number
 
+# More threads here would only start more programs, which share nothing.
+pytestmark = pytest.mark.thread_unsafe(reason="tests programs")
+
 BENCH = [sys.executable, "-m", "candlewick", "bench"]
 COMPARE = Path(__file__).parents[1] / "benches" / "compare.py"
 

@@ -12,6 +12,9 @@ import pytest
 
 from candlewick import Generator, threads
 
+# More threads here would only start more programs, which share nothing.
+pytestmark = pytest.mark.thread_unsafe(reason="tests programs")
+
 SCRIPT = """
 import json, os, sys
 from candlewick import Generator, InvalidRequestError
