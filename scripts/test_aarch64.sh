@@ -43,6 +43,13 @@ emulated=$PWD/target/arm64-python
 printf '#!/bin/sh\nexec qemu-aarch64-static -0 "$0" "%s" "$@"\n' "$root/usr/bin/python3" > "$emulated"
 chmod +x "$emulated"
 
+# The core: what computes, how streams behave, what is refused. An emulator has no part in tests that judge time or memory,
+# nor in those of the tools; and Candle's waiting threads leave it nothing to run the working one with.
+core=(tests/test_bad_requests.py tests/test_golden.py tests/test_laws.py tests/test_native.py tests/test_speculation.py
+    tests/test_split.py tests/test_stream.py tests/test_templates.py tests/test_threads.py tests/test_tokenizer.py
+    tests/test_types.py -k "not law_3 and not fork and not candle_fixes")
+[ $# -gt 0 ] || set -- "${core[@]}"
+
 for cpu in ${CANDLEWICK_QEMU_CPUS:-cortex-a72 max,pauth-impdef=on}; do
     echo "== $cpu"
     run() {
@@ -51,5 +58,5 @@ for cpu in ${CANDLEWICK_QEMU_CPUS:-cortex-a72 max,pauth-impdef=on}; do
     run -c 'import platform, candlewick
 print(platform.machine(), candlewick._native.__file__)
 print(candlewick.Generator("demo").generate("Write a haiku about fog", seed=3))'
-    run -m pytest -p no:cacheprovider --override-ini timeout=1200 "${@:-tests}"
+    run -m pytest -p no:cacheprovider --override-ini timeout=1200 "$@"
 done
