@@ -17,6 +17,9 @@ from make_gguf import tiny_model
 
 from candlewick import Generator, __version__
 
+# More threads here would only start more programs, which share nothing.
+pytestmark = pytest.mark.thread_unsafe(reason="tests programs")
+
 COMMAND = [sys.executable, "-m", "candlewick"]
 DEMO = ("--model", "demo")
 
