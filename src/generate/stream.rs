@@ -227,9 +227,11 @@ impl Stream {
         }
         let id = self.sampler.sample(&mut self.adjusted);
         let id = id.map_err(|error| match error {
-            Error::Engine(_) if self.matcher.is_some() && self.processor.is_some() => Error::InvalidRequest(
-                "logits_processor forbids every token that may come next here".into(),
-            ),
+            Error::Engine(_) if self.matcher.is_some() && self.processor.is_some() => {
+                Error::InvalidRequest(
+                    "logits_processor forbids every token that may come next here".into(),
+                )
+            }
             error => error,
         })?;
         if let Some(matcher) = &mut self.matcher {
