@@ -112,8 +112,11 @@ fn tojson(value: &Value, positional: Rest<Value>, options: Kwargs) -> Result<Val
     };
     let mut writer = serde_json::Serializer::with_formatter(&mut json, format);
     let written = if sort_keys == Some(true) {
-        // serde_json's own maps are sorted.
-        serde_json::to_value(value).and_then(|sorted| sorted.serialize(&mut writer))
+        // serde_json's own maps are sorted, unless a crate somewhere asks for those that keep their order.
+        serde_json::to_value(value).and_then(|mut sorted| {
+            sorted.sort_all_objects();
+            sorted.serialize(&mut writer)
+        })
     } else {
         value.serialize(&mut writer)
     };
