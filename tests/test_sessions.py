@@ -85,6 +85,7 @@ def test_a_prompt_pays_for_what_is_new(gen: Generator) -> None:
 def test_what_was_generated_is_kept_too(gen: Generator) -> None:
     gen.clear_cache()
     first, _ = ids_of(gen, [5, 6, 7], max_tokens=70)
+    assert gen.info["kept_bytes"] == 2 * 64 * gen.info["kv_bytes_per_token"], "and the prompt alone no more"
     # The last token was chosen and not run.
     continued, cached = ids_of(gen, [5, 6, 7, *first, 9])
     assert cached == 3 + 69
@@ -130,14 +131,20 @@ def test_a_step_that_is_cancelled_leaves_what_was_there_before(folder: Path) -> 
 def test_guesses_that_were_not_taken_are_not_kept(gen: Generator) -> None:
     """Speculation runs tokens that are then taken back; what follows must not see them."""
     rng = random.Random(2)
-    for i in range(12):
-        prompt = [rng.randrange(3, 9) for _ in range(60)]
+    n_guessed = 0
+    for i in range(40):
+        prompt = [rng.randrange(3, 6) for _ in range(60)]
         gen.clear_cache()
-        first = [t.id for t in gen.stream_tokens(prompt, seed=i, ignore_eos=True, max_tokens=30, speculative=8)]
+        bias = {j: 12.0 for j in range(3, 6)}
+        stream = gen.stream_tokens(prompt, seed=i, ignore_eos=True, speculative=8, logit_bias=bias)
+        first = [next(stream).id for _ in range(rng.randrange(2, 30))]
+        n_guessed += stream.usage.accepted_tokens
+        stream.close()
         follow = [*prompt, *first, 3, 4]
         found, cached = ids_of(gen, follow)
-        assert cached == len(prompt) + 29
+        assert cached == len(prompt) + len(first) - 1
         assert found == fresh(gen, follow)
+    assert n_guessed > 20
 
 
 def test_streams_that_run_share_the_text_they_begin_with(gen: Generator) -> None:
@@ -270,6 +277,26 @@ def test_what_is_kept_is_bounded_by_one_context(gen: Generator) -> None:
     assert gen.info["kept_bytes"] == 0
 
 
+def test_a_conversation_takes_the_pages_of_its_tokens_and_no_more(demo: Generator) -> None:
+    """What its earlier turns, and the prompt alone, had of pages of their own is given back."""
+    demo.clear_cache()
+    per_page = 64 * demo.info["kv_bytes_per_token"]
+    chat = demo.chat(temperature=0)
+    for text in ("fog", "tea", "rain", "a cat"):
+        stream = chat.send(text)
+        "".join(stream)
+        n = stream.usage.total_tokens - 1
+        assert demo.info["kept_bytes"] == -(-n // 64) * per_page
+    assert n > 64
+    # A branch that is gone leaves nothing behind but its own end, until that goes too.
+    del stream
+    fork = chat.fork()
+    del chat
+    "".join(fork.send("the moon"))
+    n = len(demo._native.encode_prompt(fork.messages, False))
+    assert demo.info["kept_bytes"] <= -(-n // 64) * per_page
+
+
 def test_what_is_used_stays(gen: Generator) -> None:
     gen.clear_cache()
     first = [3] * 100
@@ -319,30 +346,35 @@ def test_chats_are_given_up_last(gen: Generator) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is limited with RLIMIT_AS")
 def test_what_is_kept_goes_when_memory_is_short(folder: Path) -> None:
-    """A process that may have 80 MB more keeps 24; then an answer, and then a prompt, need 70."""
-    path = tiny_model(folder / "wide.gguf", layers=8, embd=512, ffn=32, heads=8, context=16384, seed=2)
+    """A process that may have 40 MB more keeps 12; then an answer, and then a prompt, need 35."""
+    path = tiny_model(folder / "wide.gguf", layers=16, embd=256, ffn=32, heads=8, context=16384, seed=2)
     script = f"""
 import resource
 from pathlib import Path
 from candlewick import Generator
 gen = Generator({str(path)!r}, kv_type="f32", n_threads=1)
 per_token = gen.info["kv_bytes_per_token"]
-n = 24_000_000 // per_token
+n = 12_000_000 // per_token
 gen.generate([5], max_tokens=1)
 used = next(int(l.split()[1]) * 1024 for l in Path("/proc/self/status").read_text().splitlines() if "VmSize" in l)
-resource.setrlimit(resource.RLIMIT_AS, (used + 80_000_000, -1))
+resource.setrlimit(resource.RLIMIT_AS, (used + 40_000_000, -1))
 gen.generate([7] * n, max_tokens=1)
-print(gen.info["kept_bytes"] > 20_000_000)
+print(gen.info["kept_bytes"] > 10_000_000)
+# 18 more are there, but then less is left than is kept.
+gen.generate([8] * (n * 3 // 2), max_tokens=1)
+print(15_000_000 < gen.info["kept_bytes"] < 23_000_000)
+gen.clear_cache()
+gen.generate([7] * n, max_tokens=1)
 print(gen.generate([9], max_tokens=n * 3, ignore_eos=True).usage.completion_tokens == n * 3)
 gen.clear_cache()
 gen.generate([7] * n, max_tokens=1)
-print(gen.info["kept_bytes"] > 20_000_000)
+print(gen.info["kept_bytes"] > 10_000_000)
 print(gen.generate([8] * (n * 3), max_tokens=1).usage.prompt_tokens == n * 3)
 # The last one is kept all the same: whoever goes on with it needs it.
 print(gen.generate([8] * (n * 3), max_tokens=1).usage.cached_tokens == n * 3 - 1)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=110)
-    assert done.stdout.split() == ["True"] * 5, done.stdout + done.stderr
+    assert done.stdout.split() == ["True"] * 6, done.stdout + done.stderr
 
 
 def test_a_generator_that_is_closed_keeps_nothing(plain: Path) -> None:
@@ -565,7 +597,7 @@ def test_a_failed_question_takes_back_what_was_forgotten_for_it(plain: Path) -> 
         (lambda g: g.chat(messages="Hello"), TypeError, "messages must be a list of messages, not str"),
         (lambda g: g.chat(messages=["Hello"]), TypeError, r"messages\[0\] must be a message"),
         (lambda g: g.chat(overflow="drop"), InvalidRequestError, "overflow is 'drop', expected \"error\" or"),
-        (lambda g: g.chat(raw=True), TypeError, "a Chat has no argument 'raw', expected some of frequency_penalty"),
+        (lambda g: g.chat(raw=True), TypeError, "a Chat has no argument 'raw', expected some of .*temperature"),
         (lambda g: g.chat(temprature=1), TypeError, "a Chat has no argument 'temprature'"),
         (lambda g: g.chat().send("Hi", raw=True), TypeError, "a Chat has no argument 'raw'"),
         (lambda g: g.chat().send("Hi", top_p=3), InvalidRequestError, "top_p is 3"),
@@ -792,6 +824,33 @@ def test_files_whose_checksum_is_right_and_whose_contents_are_not(
     to.write_bytes(body + hashlib.sha256(body).digest())
     with pytest.raises(SessionError, match="it holds token ids that the model does not have"):
         Chat.load(to, gen)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_a_file_that_somebody_made_up(
+    gen: Generator, saved: tuple[Path, list[dict]], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Any change of any byte, under a checksum that fits: refused, or a conversation, and the generator goes on."""
+    body = bytearray(saved[0].read_bytes()[:-32])
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.one_of(st.integers(0, 900), st.integers(0, len(body) - 1)))
+        body[at % len(body)] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        del body[data.draw(st.integers(0, len(body) - 1)) :]
+    path = tmp_path_factory.mktemp("made") / "up.chat"
+    path.write_bytes(bytes(body) + hashlib.sha256(body).digest())
+    try:
+        chat = Chat.load(path, gen)
+    except SessionError:
+        pass
+    else:
+        try:
+            next(chat.send("Hi", **GREEDY))
+        except Error as error:
+            # A role that the template does not know, say, or keys that are no numbers: refused, and no panic.
+            assert "internal error" not in str(error)
+    assert gen.info["kept_bytes"] <= gen.n_ctx * gen.info["kv_bytes_per_token"]
 
 
 def test_another_model_or_another_kv_type(saved: tuple[Path, list[dict]], plain: Path, folder: Path) -> None:
