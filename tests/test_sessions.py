@@ -453,6 +453,33 @@ def test_a_conversation_can_begin_in_the_middle(demo: Generator) -> None:
     assert len(chat) == 2, "a copy"
 
 
+def test_a_chat_in_which_functions_are_called(demo: Generator, folder: Path) -> None:
+    def weather(city: str) -> str:
+        """The weather in a city."""
+        return f"It rains in {city}."
+
+    options = {"tools": [weather], "temperature": 0, "max_tokens": 200}
+    chat = demo.chat(**options)
+    stream = chat.send("How is the weather in Oslo?", tool_choice={"name": "weather"}, max_tokens=300, seed=1)
+    for _ in stream:
+        pass
+    calls = chat.messages[-1]["tool_calls"]
+    assert [c["function"]["name"] for c in calls] == ["weather"]
+    assert json.loads(calls[0]["function"]["arguments"]) == stream.tool_calls[0].arguments
+    result = {"role": "tool", "tool_call_id": calls[0]["id"], "content": weather("Oslo")}
+    answer = "".join(chat.send(result))
+    assert [m["role"] for m in chat.messages] == ["user", "assistant", "tool", "assistant"] and len(chat) == 1
+    assert answer == fresh_text(demo, chat.messages[:3], 200, tools=[weather], ignore_eos=False)
+    chat.save(folder / "tools.chat")
+    assert header(folder / "tools.chat")["tokens"] > 0
+    again = Chat.load(folder / "tools.chat", demo, **options)
+    assert again.messages == chat.messages
+    a, b = chat.send([{"role": "user", "content": "and?"}]), again.send("and?")
+    assert "".join(a) == "".join(b) and a.usage.cached_tokens > 40
+    chat.rewind(2)
+    assert chat.messages == []
+
+
 def test_an_answer_that_is_cancelled(gen: Generator) -> None:
     chat = gen.chat(**GREEDY)
     stream = chat.send("one")
