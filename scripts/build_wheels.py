@@ -15,11 +15,13 @@ import platform
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import split_debug
 from platforms import ABIS, PLATFORMS, ROOT, wheel_name
+from rewrite_wheel import rewrite
 
 # The first of these that is found says which ABI maturin builds for: one build makes one.
 INTERPRETERS = {
@@ -67,6 +69,14 @@ def environment(name: str) -> dict[str, str]:
     return made
 
 
+def forget_folder(wheel: Path) -> None:
+    """The list of what was built in (SBOM) names the sources by their place on this machine, too."""
+    with zipfile.ZipFile(wheel) as read:
+        lists = {name: read.read(name) for name in read.namelist() if ".dist-info/sboms/" in name}
+    folder = ROOT.as_uri().encode()
+    rewrite(wheel, {name: data.replace(folder, b"file:///candlewick") for name, data in lists.items()})
+
+
 def build(name: str, abi: str, out: Path, symbols: Path) -> Path:
     """Builds one wheel and returns where it lies."""
     wanted = PLATFORMS[name]
@@ -83,11 +93,12 @@ def build(name: str, abi: str, out: Path, symbols: Path) -> Path:
             sys.exit(f"maturin made {made.name}, expected {wheel_name(name, abi)}")
         out.mkdir(parents=True, exist_ok=True)
         wheel = Path(shutil.copy(made, out))
+    forget_folder(wheel)
     if "linux" in name:
         # Binutils know the machines that they were built for.
         machine = name.rpartition("-")[2]
         foreign = "" if machine == platform.machine() else f"{machine}-linux-gnu-"
-        split_debug.rewrite(wheel, symbols, f"{foreign}objcopy")
+        split_debug.take_symbols(wheel, symbols, f"{foreign}objcopy")
     print(f"{wheel.stat().st_size / 1e6:.2f} MB  {wheel}")
     return wheel
 

@@ -3,8 +3,9 @@
     python scripts/test_schemas.py [--outputs 1000] [--suite FOLDER]
 
 The suite is that of the source distribution of `jsonschema`, which pip fetches. The models are the one in the package
-and a small random one, at temperature 1.5, which is as far from sense as a text can be; the judge is `jsonschema`. An
-output counts as finished if it ends within 512 tokens.
+and a small random one, at temperature 1.5, which is as far from sense as a text can be; the judge is `jsonschema`.
+Every output that ends within 512 tokens must validate. How many do depends on the model: most schemas of the suite
+allow texts without limit, and a model of haiku does not think of quotation marks.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,19 +99,19 @@ def run(suite: Path, models: dict[str, Generator], wanted: int, seed: int) -> in
     print(f"{len(taken)} schemas are taken, {sum(refused.values())} refused:")
     for text, n in refused.most_common():
         print(f"  {n:4} {text}")
-    finished, wrong, slow = 0, [], 0.0
+    finished, wrong = 0, []
+    written: collections.Counter[str] = collections.Counter()
     unfinished: collections.Counter[str] = collections.Counter()
     rng = random.Random(seed)
     for i in range(wanted):
         draft, name, schema = taken[i % len(taken)]
         model = ("demo", "random")[i // len(taken) % 2]
-        begun = time.perf_counter()
         answer = models[model].generate(
             "Write JSON", json_schema=schema, temperature=1.5, max_tokens=MAX_TOKENS, seed=rng.randrange(2**32)
         )
-        slow = max(slow, (time.perf_counter() - begun) / answer.usage.completion_tokens)
+        written[model] += 1
         if answer.finish_reason != "stop":
-            unfinished[name] += 1
+            unfinished[model] += 1
             continue
         finished += 1
         try:
@@ -120,11 +120,11 @@ def run(suite: Path, models: dict[str, Generator], wanted: int, seed: int) -> in
         except (ValueError, jsonschema.ValidationError) as error:
             wrong.append(f"{name}, {model}, seed {answer.seed}: {answer.text[:200]!r}: {str(error).splitlines()[0]}")
     print(f"{finished} of {wanted} outputs finished within {MAX_TOKENS} tokens ({finished / wanted:.1%})")
-    print("unfinished:", *(f"{n} {name}" for name, n in unfinished.most_common(12)), sep="\n  ")
-    print(f"slowest output: {slow * 1000:.2f} ms a token")
+    for model, n in written.items():
+        print(f"  {model}: {1 - unfinished[model] / n:.1%} of {n}")
     print(f"{len(wrong)} do not validate")
     print(*wrong, sep="\n")
-    return 1 if wrong or finished < 0.95 * wanted else 0
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
+from machine import needs_candle
 
 import candlewick
 from candlewick import ContextLengthError, Generator, InvalidRequestError, ModelNotFoundError, UnsupportedModelError
@@ -159,7 +160,12 @@ def test_prompt_longer_than_the_context(tiny_path: Path) -> None:
             InvalidRequestError,
             "candle engine does not have: use engine=.native",
         ),
-        ({"kv_type": "f16", "engine": "original"}, InvalidRequestError, "keeps keys and values in f32"),
+        pytest.param(
+            {"kv_type": "f16", "engine": "original"},
+            InvalidRequestError,
+            "keeps keys and values in f32",
+            marks=needs_candle,
+        ),
         ({"n_ctx": 0}, InvalidRequestError, "n_ctx is 0, expected 1 to 512"),
         ({"n_ctx": 513}, InvalidRequestError, r"n_ctx is 513, expected 1 to 512 \(what this model was made for\)"),
         ({"n_ctx": -1}, InvalidRequestError, "n_ctx is -1"),

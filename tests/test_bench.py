@@ -13,10 +13,14 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from machine import needs_candle
 from make_gguf import tiny_model
 
 from candlewick import Generator, _native
 from candlewick.cli.bench import number
+
+# More threads here would only start more programs, which share nothing.
+pytestmark = pytest.mark.thread_unsafe(reason="tests programs")
 
 BENCH = [sys.executable, "-m", "candlewick", "bench"]
 COMPARE = Path(__file__).parents[1] / "benches" / "compare.py"
@@ -55,6 +59,7 @@ def test_json(demo: Generator) -> None:
         assert result["memory"]["of_file"] > 1
 
 
+@needs_candle
 def test_the_report_fits_and_the_picture_is_one(tmp_path: Path) -> None:
     picture = tmp_path / "speed.svg"
     done = run("demo", "--quick", "--repeat", "2", "--engine", "candle", "--svg", picture)
@@ -126,6 +131,7 @@ def test_the_limits_can_be_measured() -> None:
     assert rate is None or rate > 0
 
 
+@needs_candle
 def test_compare(demo: Generator) -> None:
     path = demo.info["path"]
     command = [sys.executable, COMPARE, path, "--systems", "native", "original", "llama", "--prompts", "8", "16"]

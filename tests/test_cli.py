@@ -17,6 +17,9 @@ from make_gguf import tiny_model
 
 from candlewick import Generator, __version__
 
+# More threads here would only start more programs, which share nothing.
+pytestmark = pytest.mark.thread_unsafe(reason="tests programs")
+
 COMMAND = [sys.executable, "-m", "candlewick"]
 DEMO = ("--model", "demo")
 
@@ -89,7 +92,7 @@ def test_info() -> None:
 
 
 def test_help_shows_examples() -> None:
-    for command in ([], ["run"], ["chat"], ["pull"], ["models"], ["info"], ["bench"], ["completion"]):
+    for command in ([], ["run"], ["chat"], ["replay"], ["pull"], ["models"], ["info"], ["bench"], ["completion"]):
         done = run(*command, "--help")
         assert done.returncode == 0 and "candlewick" in done.stdout
     assert run("--version").stdout == f"candlewick {__version__}\n"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from machine import CANDLE_RUNS, REFUSAL, needs_candle
 from make_gguf import tiny_model
 from reference import Reference
 
@@ -73,6 +74,7 @@ def test_original_engine_agrees_where_it_is_right(name: str) -> None:
     check(name, "original", "f32", chunk=128)
 
 
+@needs_candle
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
@@ -87,6 +89,13 @@ def test_original_engine_agrees_where_it_is_right(name: str) -> None:
 def test_original_engine_refuses_what_it_gets_wrong(name: str, reason: str) -> None:
     with pytest.raises(UnsupportedModelError, match=reason):
         Generator(GOLDEN / f"{name}.gguf", engine="original")
+
+
+@pytest.mark.skipif(CANDLE_RUNS, reason="Candle's engines run on this CPU")
+@pytest.mark.parametrize("engine", ["candle", "original"])
+def test_other_engines_refuse_a_cpu_that_they_would_die_on(engine: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=f"{REFUSAL}.*`candle` and `original` engines"):
+        Generator("demo", engine=engine)
 
 
 def test_original_engine_stops_at_the_sliding_window() -> None:

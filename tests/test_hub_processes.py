@@ -19,6 +19,9 @@ from fake_hub import REPO, FakeHub, environment, gguf, slow, stall, status
 
 fcntl = pytest.importorskip("fcntl", reason="signals and flock are POSIX")
 
+# More threads here would only start more programs, which share nothing.
+pytestmark = pytest.mark.thread_unsafe(reason="tests programs")
+
 DATA = gguf(8_000_000)
 SHA = hashlib.sha256(DATA).hexdigest()
 FILE = "model-q4.gguf"

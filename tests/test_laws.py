@@ -214,6 +214,7 @@ def slow_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 PROMPT = [5] * 2000
 
 
+@pytest.mark.thread_unsafe(reason="judges time")
 def test_law_3_cancel_from_another_thread_during_prefill(slow_path: Path) -> None:
     gen = Generator(slow_path)
     started = time.monotonic()
@@ -247,6 +248,7 @@ def test_law_3_cancel_from_another_thread_during_prefill(slow_path: Path) -> Non
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to a process there")
+@pytest.mark.thread_unsafe(reason="judges time")
 @pytest.mark.parametrize("moment", ["prefill", "decode"])
 def test_law_3_ctrl_c(slow_path: Path, moment: str) -> None:
     """The signal arrives inside one call into Rust, which Python's own checks do not reach."""
@@ -284,6 +286,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.thread_unsafe(reason="forks: what other threads hold stays held in the child")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_is_told_and_not_hung(tiny: Generator) -> None:
     tiny.generate("Hi", max_tokens=1)

@@ -12,7 +12,10 @@ from make_gguf import tiny_model
 
 from candlewick import Generator
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc"),
+    pytest.mark.thread_unsafe(reason="counts the memory of the process"),
+]
 
 
 def resident() -> int:

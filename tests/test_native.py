@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 from make_gguf import tiny_model
 
+# More threads here would only start more programs, which share nothing.
+pytestmark = pytest.mark.thread_unsafe(reason="tests programs")
+
 # Runs in a process of its own: the tier is chosen at load, from the environment.
 SCRIPT = """
 import hashlib, json, sys

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from gguf import GGUFWriter
+from machine import needs_candle
 from make_gguf import tiny_model
 
 from candlewick import Generator, ModelFormatError, ModelNotFoundError, UnsupportedModelError
@@ -101,6 +102,7 @@ def test_a_part_that_is_cut_short(parts: list[Path]) -> None:
         Generator(parts[0])
 
 
+@needs_candle
 def test_the_original_engine_wants_one_file(parts: list[Path]) -> None:
     with pytest.raises(UnsupportedModelError, match="this model is split into several"):
         Generator(parts[0], engine="original")

@@ -32,7 +32,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         made.write(_native.__file__, MODULE)
         made.writestr("candlewick/__init__.py", "x = 1\n")
         made.writestr(RECORD, f"{MODULE},sha256=old,1\ncandlewick/__init__.py,sha256=kept,6\n{RECORD},,\n")
-    subprocess.run([sys.executable, SCRIPT, path, path.parent / "symbols"], check=True, timeout=60)
+    command = [sys.executable, SCRIPT, path, path.parent / "symbols"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if "file format not recognized" in done.stderr or "Unable to recognise" in done.stderr:
+        pytest.skip("these binutils were built for another machine (emulated, this one is)")
+    assert done.returncode == 0, done.stderr
     return path
 
 

@@ -270,6 +270,7 @@ def test_cancelling_an_asyncio_task_cancels_the_stream(tiny: Generator) -> None:
     assert tiny.generate("Hello", **OPTIONS).usage.completion_tokens == 24
 
 
+@pytest.mark.thread_unsafe(reason="a model warns once, and the threads share it")
 def test_chat_messages_and_the_system_turn(tiny: Generator, caplog: pytest.LogCaptureFixture) -> None:
     plain = tiny.apply_chat_template([user("Hello")])
     assert plain == "<s><|user|>\nHello<|end|>\n<|assistant|>\n"

@@ -9,8 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from machine import needs_candle
 
 from candlewick import Generator, threads
+
+# More threads here would only start more programs, which share nothing.
+pytestmark = pytest.mark.thread_unsafe(reason="tests programs")
 
 SCRIPT = """
 import json, os, sys
@@ -46,6 +50,7 @@ def test_n_threads_is_each_models_own(tiny: Generator, tiny_path: Path, n: int) 
     assert said["ids"] == greedy(tiny)
 
 
+@needs_candle
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_candle_fixes_n_threads_for_the_process(tiny: Generator, tiny_path: Path, n: int) -> None:
     said = run(str(tiny_path), str(n), "candle")

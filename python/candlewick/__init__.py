@@ -22,7 +22,8 @@ from candlewick.errors import (
     UnsupportedModelError,
 )
 from candlewick.generator import Generator
-from candlewick.stream import Completion, TextStream, Timings, Token, TokenStream, ToolCall, Usage
+from candlewick.score import Score
+from candlewick.stream import Completion, TextStream, Timings, Token, TokenStream, ToolCall, TopLogprob, Usage
 
 __all__ = [
     "Chat",
@@ -35,6 +36,7 @@ __all__ = [
     "ModelFormatError",
     "ModelNotFoundError",
     "OutOfMemoryError",
+    "Score",
     "SessionError",
     "TextStream",
     "Timings",
@@ -42,6 +44,7 @@ __all__ = [
     "TokenStream",
     "Tokenizer",
     "ToolCall",
+    "TopLogprob",
     "UnsupportedModelError",
     "Usage",
     "__version__",

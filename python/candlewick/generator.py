@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Union
 
 from candlewick import _native, models, structured, threads
 from candlewick.chat import Chat
+from candlewick.processors import Processors
 from candlewick.progress import reporting
+from candlewick.score import Score
 from candlewick.stream import Completion, TextStream, TokenStream
+from candlewick.trace import Origin
 
 if TYPE_CHECKING:
     import os
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from candlewick.chat import Overflow
+    from candlewick.processors import LogitsProcessor
     from candlewick.progress import Report
     from candlewick.structured import Reader
 
@@ -44,6 +48,19 @@ class Options(TypedDict, total=False):
     seed: int | None
     speculative: Literal["auto"] | bool | int
     raw: bool
+    typical_p: float
+    xtc_probability: float
+    xtc_threshold: float
+    dry_multiplier: float
+    dry_base: float
+    dry_allowed_length: int
+    dry_penalty_last_n: int
+    dry_sequence_breakers: str | Sequence[str]
+    no_repeat_ngram_size: int
+    min_tokens: int
+    bad_words: str | Sequence[str | int | Sequence[int]] | None
+    logprobs: int | None
+    logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None
     max_new_tokens: int | None
     repeat_penalty: float | None
     json_schema: Mapping[str, Any] | str | type | None
@@ -170,6 +187,19 @@ class Generator:
         seed: int | None = None,
         speculative: Literal["auto"] | bool | int = "auto",
         raw: bool = False,
+        typical_p: float = 1.0,
+        xtc_probability: float = 0.0,
+        xtc_threshold: float = 0.1,
+        dry_multiplier: float = 0.0,
+        dry_base: float = 1.75,
+        dry_allowed_length: int = 2,
+        dry_penalty_last_n: int = -1,
+        dry_sequence_breakers: str | Sequence[str] = ("\n", ":", '"', "*"),
+        no_repeat_ngram_size: int = 0,
+        min_tokens: int = 0,
+        bad_words: str | Sequence[str | int | Sequence[int]] | None = None,
+        logprobs: int | None = None,
+        logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
         max_new_tokens: int | None = None,
         repeat_penalty: float | None = None,
         json_schema: Mapping[str, Any] | str | type | None = None,
@@ -181,6 +211,12 @@ class Generator:
         """Continues a prompt and gives the text as it is written.
 
         Arguments are checked here; the work starts with the first ``next()``.
+
+        What chooses a token works in this order, whatever the order of the arguments: ``logits_processor``;
+        ``logit_bias``; ``repetition_penalty``, ``frequency_penalty``, ``presence_penalty``; ``dry_*``; ``min_tokens``,
+        ``bad_words``, ``no_repeat_ngram_size``; ``temperature``; ``top_k``; ``top_p``; ``min_p``; ``typical_p``;
+        ``xtc_*``. It is that of transformers, so that each filter sees the probabilities that the draw will have;
+        llama.cpp applies the temperature last. With ``temperature=0`` nothing after it plays a part.
 
         Args:
             prompt: A string, which becomes one user turn of the model's chat template; a list of messages, each
@@ -207,6 +243,30 @@ class Generator:
                 the same text, sooner where it repeats its context. ``"auto"`` guesses as many as pay; 1 to 8 is a
                 number of guesses; ``False`` is none. The native engine only.
             raw: Give the string to the model as it is, without chat template.
+            typical_p: Draws from the tokens about as surprising as is to be expected that together reach this
+                probability (locally typical sampling); above 0, 1 is off.
+            xtc_probability: How often, 0 to 1, the top choices are left out: of the tokens that are at least
+                ``xtc_threshold`` likely only the least likely stays. 0 is off.
+            xtc_threshold: What counts as a top choice for ``xtc_probability``; 0 to 1, above 0.5 is off.
+            dry_multiplier: A token that goes on with a repetition of n tokens, prompt included, loses
+                ``dry_multiplier * dry_base ** (n - dry_allowed_length)`` of its logit; from 0, which is off. 0.8 is
+                usual.
+            dry_base: How fast that grows with the repetition; from 1.
+            dry_allowed_length: The longest repetition that costs nothing is one shorter than this; from 1.
+            dry_penalty_last_n: How many tokens it looks back on; -1 is all.
+            dry_sequence_breakers: Strings that no repetition goes across, such as the names of a dialogue.
+            no_repeat_ngram_size: No so many tokens in a row come twice, as in transformers: those of the prompt count
+                too. 0 is off.
+            min_tokens: The text does not end by itself before so many tokens: the model's end tokens and
+                ``stop_token_ids`` are forbidden until then, and stop strings are looked for in what follows.
+            bad_words: What must not be written: a string, or a list of strings, token ids and lists of ids. A string
+                stands for the ids that the tokenizer gives it at the beginning of a text, after a space and within a
+                word; other spellings, in smaller tokens, are not noticed.
+            logprobs: How many of the likeliest tokens to tell for each token, 0 to 20, as ``Token.top_logprobs``.
+            logits_processor: A function ``f(ids, logits)``, or several in order, called once for each token with the
+                ids so far, prompt included, and the model's logits, float32 (vocab_size,): a NumPy array where NumPy is
+                installed, else a ``memoryview``. It changes them in place, or returns others. -inf forbids a token.
+                What it raises ends the stream and is raised by ``next()``.
             max_new_tokens: Another name of ``max_tokens``.
             repeat_penalty: Another name of ``repetition_penalty``.
             json_schema: The text is JSON that this schema allows, without white space: a dict or a str of JSON Schema,
@@ -236,7 +296,8 @@ class Generator:
             ...     print(text, end="", flush=True)  # doctest: +SKIP
         """
         arguments = {name: value for name, value in locals().items() if name not in ("self", "prompt")}
-        return TextStream(*self._start(prompt, arguments))
+        native, reader = self._start(prompt, arguments)
+        return TextStream(native, reader, Origin(self, arguments))
 
     def chat(
         self,
@@ -271,24 +332,36 @@ class Generator:
     def stream_tokens(self, prompt: Prompt, **options: Unpack[Options]) -> TokenStream:
         """As `stream`, token by token: gives `Token` (id, text, logprob), whose texts join to the stream's text."""
         stream = self.stream(prompt, **options)
-        return TokenStream(stream._native, stream._reader)
+        return TokenStream(stream._native, stream._reader, stream._origin)
 
     def generate(self, prompt: Prompt, **options: Unpack[Options]) -> Completion:
         """As `stream`, but waits for the end and returns a `Completion`; ``str()`` of it is the text."""
         with self.stream(prompt, **options) as stream:
             for _ in stream:
                 pass
-            assert stream.finish_reason is not None
-            return Completion(
-                text=stream.text,
-                finish_reason=stream.finish_reason,
-                stop_reason=stream.stop_reason,
-                usage=stream.usage,
-                timings=stream.timings,
-                seed=stream.seed,
-                tool_calls=stream.tool_calls,
-                _parse=stream._parser,
-            )
+            return stream.completion()
+
+    def score(self, text: Prompt) -> Score:
+        """How likely the model finds a text: the log-probability of each token after those before it.
+
+        Args:
+            text: A string, taken as it is (with BOS where the file asks for it, and without chat template); a list of
+                messages, put through the template, ready for an answer; or a list of token ids.
+
+        Raises:
+            InvalidRequestError: There are fewer than two tokens.
+            ContextLengthError: It does not fit in the context.
+
+        Example:
+            >>> from candlewick import Generator
+            >>> gen = Generator("demo")
+            >>> gen.score("a cup of tea").perplexity < gen.score("tea of cup a").perplexity
+            True
+        """
+        tokens, logprobs = self._native.score(text)
+        return Score(
+            ids=tuple(id for id, _ in tokens), tokens=tuple(text for _, text in tokens), logprobs=(None, *logprobs)
+        )
 
     def _start(self, prompt: Prompt, arguments: dict[str, Any]) -> tuple[_native.Stream, Reader | None]:
         for name, other, default in (
@@ -302,8 +375,28 @@ class Generator:
                 arguments[name] = value
             elif arguments[name] is None:
                 arguments[name] = default
-        prompt, constraint, reader = structured.read(arguments, prompt, self.apply_chat_template)
-        return self._native.stream(prompt, **arguments, constraint=constraint), reader
+        prompt, arguments["constraint"], reader = structured.read(arguments, prompt, self.apply_chat_template)
+        processor = arguments["logits_processor"]
+        if processor is not None:
+            processor = Processors(processor)
+        return self._native.stream(prompt, **{**arguments, "logits_processor": processor}), reader
+
+    def _again(self, prompt_ids: list[int], parameters: Mapping[str, Any]) -> TokenStream:
+        """The tokens of what a trace records; its parameters are those that `_start` made of the arguments."""
+        defaults = {**(Generator.stream.__kwdefaults__ or {}), "repetition_penalty": 1.0, "constraint": None}
+        for name in (*structured.NAMES, "max_new_tokens", "repeat_penalty", "raw"):
+            del defaults[name]
+        parameters = {**defaults, **parameters}
+        constraint = parameters["constraint"]
+        if constraint is not None:
+            # JSON has no tuples.
+            name, value = constraint
+            if name == "tools":
+                prefix, or_text, functions = value
+                value = (prefix, or_text, [tuple(function) for function in functions])
+            parameters = {**parameters, "constraint": (name, value)}
+        native = self._native.stream(prompt_ids, raw=False, **parameters)
+        return TokenStream(native, None, Origin(self, parameters))
 
     @property
     def tokenizer(self) -> _native.Tokenizer:

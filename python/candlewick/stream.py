@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
+
+from candlewick import shading, trace
+from candlewick.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,9 +19,27 @@ if TYPE_CHECKING:
 
     from candlewick import _native
     from candlewick.structured import Reader
+    from candlewick.trace import Origin
 
 FinishReason = Literal["stop", "length", "cancelled", "tool_calls"]
 T = TypeVar("T")
+
+
+class TopLogprob(NamedTuple):
+    """A token that could have come, named as in OpenAI's API."""
+
+    id: int
+    """Its id in the vocabulary."""
+    text: str
+    """Its text by itself, invalid UTF-8 as U+FFFD; for a special token its spelling, such as ``<|end|>``."""
+    logprob: float
+    """Natural-log probability under the model, before penalties, temperature and filters."""
+    bytes: bytes
+    """What it adds to a text; nothing for special tokens."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, as OpenAI's API has it."""
+        return {"id": self.id, "token": self.text, "logprob": self.logprob, "bytes": list(self.bytes)}
 
 
 class Token(NamedTuple):
@@ -29,6 +51,23 @@ class Token(NamedTuple):
     """The text that became certain with it: empty while a character or a stop string may be incomplete."""
     logprob: float
     """Natural-log probability under the model, before penalties, temperature and filters."""
+    top_logprobs: tuple[TopLogprob, ...] = ()
+    """The likeliest tokens in its place, likeliest first: as many as ``logprobs`` asked for."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, as OpenAI's API has it."""
+        return {
+            "id": self.id,
+            "token": self.text,
+            "logprob": self.logprob,
+            "bytes": list(self.text.encode()),
+            "top_logprobs": [other.to_dict() for other in self.top_logprobs],
+        }
+
+
+def _token(item: tuple[int, str, float, list[tuple[int, str, float, bytes]]]) -> Token:
+    id, text, logprob, alternatives = item
+    return Token(id, text, logprob, tuple(TopLogprob(*alternative) for alternative in alternatives))
 
 
 @dataclass(frozen=True)
@@ -49,6 +88,10 @@ class Usage:
         """Prompt and completion together."""
         return self.prompt_tokens + self.completion_tokens
 
+    def to_dict(self) -> dict[str, int]:
+        """For JSON."""
+        return {**dataclasses.asdict(self), "total_tokens": self.total_tokens}
+
 
 @dataclass(frozen=True)
 class Timings:
@@ -64,6 +107,10 @@ class Timings:
     """Seconds of the generation that went into reading all tokens again, which happens once when a model with long
     rope (Phi-3-128k, Phi-3.5, Phi-4-mini) outgrows its original context; 0.0 where it did not."""
 
+    def to_dict(self) -> dict[str, float | None]:
+        """For JSON."""
+        return dataclasses.asdict(self)
+
 
 @functools.cache
 def _executor() -> ThreadPoolExecutor:
@@ -76,9 +123,10 @@ def _executor() -> ThreadPoolExecutor:
 class _Stream(Generic[T]):
     """What text and token streams share."""
 
-    def __init__(self, native: _native.Stream, reader: Reader | None = None) -> None:
+    def __init__(self, native: _native.Stream, reader: Reader | None, origin: Origin) -> None:
         self._native = native
         self._reader = reader
+        self._origin = origin
         self._calls: list[ToolCall] | None = None
 
     def _next(self) -> T | None:
@@ -145,6 +193,11 @@ class _Stream(Generic[T]):
     def text(self) -> str:
         """All text so far."""
         return self._native.text
+
+    @property
+    def tokens(self) -> tuple[Token, ...]:
+        """All tokens so far, however the stream is read."""
+        return tuple(map(_token, self._native.tokens))
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -220,6 +273,11 @@ class _Stream(Generic[T]):
         shown = text if len(text) <= 60 else text[:57] + "..."
         return f"<{type(self).__name__} {state}, {self.usage.completion_tokens} tokens, {shown!r}>"
 
+    def _repr_html_(self) -> str:
+        """The text so far with each token shaded by its probability, for notebooks."""
+        note = "" if self.finish_reason else "(running)"
+        return shading.html(shading.items(self.tokens), note)
+
 
 class TextStream(_Stream[str]):
     """The text of one generation, as it is written.
@@ -231,13 +289,35 @@ class TextStream(_Stream[str]):
     def _next(self) -> str | None:
         return self._native.next_text()
 
+    def completion(self) -> Completion:
+        """The result, once the stream has ended.
+
+        Raises:
+            InvalidRequestError: It still runs.
+        """
+        if self.finish_reason is None:
+            raise InvalidRequestError("the stream still runs: read it to its end, or cancel() it")
+        return Completion(
+            text=self.text,
+            finish_reason=self.finish_reason,
+            stop_reason=self.stop_reason,
+            usage=self.usage,
+            timings=self.timings,
+            seed=self.seed,
+            tokens=self.tokens,
+            tool_calls=self.tool_calls,
+            _parse=self._parser,
+            _prompt_ids=tuple(self._native.prompt_ids),
+            _origin=self._origin,
+        )
+
 
 class TokenStream(_Stream[Token]):
     """The tokens of one generation: as `TextStream`, but each item is a `Token`."""
 
     def _next(self) -> Token | None:
         item = self._native.next_token()
-        return None if item is None else Token(*item)
+        return None if item is None else _token(item)
 
 
 @dataclass(frozen=True)
@@ -268,9 +348,18 @@ class Completion:
     """How long it took."""
     seed: int
     """The seed that gives this text again."""
+    tokens: tuple[Token, ...] = field(repr=False, default=())
+    """What was generated, token by token, the one that ended it included."""
     tool_calls: list[ToolCall] = field(default_factory=list, repr=False)
     """The calls that it asks for."""
     _parse: Callable[[str], Any] | None = field(default=None, repr=False, compare=False)
+    _prompt_ids: tuple[int, ...] = field(repr=False, default=())
+    _origin: Origin | None = field(repr=False, compare=False, default=None)
+
+    @property
+    def logprobs(self) -> tuple[float, ...]:
+        """The natural-log probability of each of `tokens` under the model."""
+        return tuple(token.logprob for token in self.tokens)
 
     @property
     def parsed(self) -> Any:
@@ -286,3 +375,32 @@ class Completion:
 
     def __str__(self) -> str:
         return self.text
+
+    def _repr_html_(self) -> str:
+        """The text with each token shaded by its probability, for notebooks."""
+        return shading.html(shading.items(self.tokens))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, with OpenAI's names where it has them; ``"logprobs"`` is ``None`` unless they were asked for."""
+        asked = self._origin is not None and self._origin.arguments.get("logprobs") is not None
+        return {
+            "text": self.text,
+            "finish_reason": self.finish_reason,
+            "stop_reason": self.stop_reason,
+            "tool_calls": [dataclasses.asdict(call) for call in self.tool_calls],
+            "logprobs": {"content": [token.to_dict() for token in self.tokens]} if asked else None,
+            "usage": self.usage.to_dict(),
+            "timings": self.timings.to_dict(),
+            "seed": self.seed,
+        }
+
+    def trace(self) -> dict[str, Any]:
+        """All that is needed to generate this again, for ``json.dump`` and ``candlewick replay``.
+
+        It holds the package's version, the model's name, path and SHA-256 (the file is read for it once), the ids of
+        the prompt and of the answer, every parameter, the seed, and what it ran on. The generator must still be open.
+
+        Raises:
+            InvalidRequestError: The generator is closed or gone.
+        """
+        return trace.record(self)

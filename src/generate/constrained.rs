@@ -41,7 +41,7 @@ impl Vocabulary {
         }
         let grammars = self
             .0
-            .get_or_init(|| Grammars::new(table(tokenizer)).map(Arc::new));
+            .get_or_init(|| Grammars::new(token_table(tokenizer)).map(Arc::new));
         let mut matcher = grammars
             .as_ref()
             .map_err(Clone::clone)?
@@ -53,7 +53,8 @@ impl Vocabulary {
     }
 }
 
-fn table(tokenizer: &Tokenizer) -> TokenTable {
+/// The bytes of a tokenizer's tokens, as grammars want them.
+pub fn token_table(tokenizer: &Tokenizer) -> TokenTable {
     let ids = 0..tokenizer.vocab_size() as u32;
     let altered = ids.clone().filter_map(|id| {
         let first = tokenizer.first_bytes(id);

@@ -7,13 +7,15 @@ mod model;
 mod prompt;
 mod request;
 mod scheduler;
+mod score;
 mod session;
 mod stream;
 
+pub use constrained::token_table;
 pub use kept::Pin;
 pub use lookup::{MAX_GUESS, Speculation};
 pub use model::{LoadOptions, Model, Work};
 pub use prompt::Prompt;
-pub use request::Request;
+pub use request::{BadWord, Request};
 pub use scheduler::reentered;
-pub use stream::{FinishReason, StopReason, Stream, Timings, Token, Usage};
+pub use stream::{FinishReason, Processor, StopReason, Stream, Timings, Token, Usage};

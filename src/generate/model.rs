@@ -92,8 +92,9 @@ impl Model {
     }
 
     /// Checks `request` and encodes `prompt`; the work starts with the first [`Stream::next`].
-    pub fn stream(self: &Arc<Self>, prompt: Prompt, request: Request) -> Result<Stream> {
+    pub fn stream(self: &Arc<Self>, prompt: Prompt, mut request: Request) -> Result<Stream> {
         self.check_process()?;
+        request.spell(&self.tokenizer)?;
         request.validate(self.config.n_vocab)?;
         let ids = prompt.encode(self)?;
         if ids.len() >= self.engine.n_ctx() {

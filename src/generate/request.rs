@@ -3,6 +3,7 @@
 use super::lookup::{MAX_GUESS, Speculation};
 use crate::error::{Error, Result};
 use crate::sample::{Constraint, SamplingParams};
+use crate::text::Tokenizer;
 
 /// How to continue a prompt.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +24,21 @@ pub struct Request {
     pub speculation: Speculation,
     /// What the text must be.
     pub constraint: Option<Constraint>,
+    /// What must not be written, beside the ids of `sampling`.
+    pub bad_words: Vec<BadWord>,
+    /// Texts that DRY follows no repetition across, beside the ids of `sampling`.
+    pub dry_sequence_breakers: Vec<String>,
+    /// How many alternatives to tell for each token.
+    pub top_logprobs: usize,
+}
+
+/// Something that must not be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BadWord {
+    /// A text, in each way the tokenizer spells it.
+    Text(String),
+    /// Ids in a row.
+    Ids(Vec<u32>),
 }
 
 impl Request {
@@ -48,6 +64,55 @@ impl Request {
                 "stop_token_ids holds {id}, and the vocabulary has {n_vocab} tokens"
             )));
         }
+        if let Some(max) = self.max_tokens
+            && self.sampling.min_tokens > max
+        {
+            return Err(Error::InvalidRequest(format!(
+                "min_tokens is {} and max_tokens {max}, expected at most as many",
+                self.sampling.min_tokens
+            )));
+        }
         self.sampling.validate(n_vocab)
     }
+
+    /// Spells the texts with the ids of the model's vocabulary.
+    pub(super) fn spell(&mut self, tokenizer: &Tokenizer) -> Result<()> {
+        for (i, word) in self.bad_words.iter().enumerate() {
+            match word {
+                BadWord::Text(text) if text.is_empty() => {
+                    return Err(empty(&format!("bad_words[{i}]")));
+                }
+                BadWord::Text(text) => {
+                    let spellings = tokenizer.spellings(text)?;
+                    self.sampling.bad_words.extend(spellings);
+                }
+                BadWord::Ids(ids) => self.sampling.bad_words.push(ids.clone()),
+            }
+        }
+        for (i, text) in self.dry_sequence_breakers.iter().enumerate() {
+            if text.is_empty() {
+                return Err(empty(&format!("dry_sequence_breakers[{i}]")));
+            }
+            // The whole vocabulary is looked through.
+            if self.sampling.dry_multiplier > 0.0 {
+                let occurrences = tokenizer.occurrences(text)?;
+                self.sampling.dry_breakers.extend(occurrences);
+            }
+        }
+        Ok(())
+    }
+
+    /// The ids that end the text.
+    pub(super) fn ends(&self, tokenizer: &Tokenizer) -> Vec<u32> {
+        let own = if self.ignore_eos {
+            &[]
+        } else {
+            tokenizer.eos_ids()
+        };
+        [own, &self.stop_token_ids].concat()
+    }
+}
+
+fn empty(what: &str) -> Error {
+    Error::InvalidRequest(format!("{what} is empty, expected at least one character"))
 }

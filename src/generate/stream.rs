@@ -10,7 +10,7 @@ use super::request::Request;
 use super::scheduler::{Id, Job};
 use crate::engine::{Interrupt, Sequence};
 use crate::error::{Error, Result};
-use crate::sample::{self, Matcher, Sampler};
+use crate::sample::{Logprobs, Matcher, Sampler};
 use crate::text::{Detokenizer, StopStrings, Stopped};
 
 /// Why a stream ended.
@@ -53,7 +53,12 @@ pub struct Token {
     pub text: String,
     /// Its natural-log probability under the model, before penalties, temperature and filters.
     pub logprob: f32,
+    /// The likeliest tokens in its place, likeliest first, as ids and log-probabilities of the same kind.
+    pub top_logprobs: Vec<(u32, f32)>,
 }
+
+/// Changes the logits that the model gave after some ids, prompt included: (n_vocab), before all else.
+pub type Processor = Box<dyn FnMut(&[u32], &mut [f32]) -> Result<()> + Send>;
 
 /// Counts, as in OpenAI's API.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -105,6 +110,8 @@ pub struct Stream {
     last: Option<u32>,
     sampler: Sampler,
     matcher: Option<Matcher>,
+    processor: Option<Processor>,
+    tokens: Vec<Token>,
     detokenizer: Detokenizer,
     stops: StopStrings,
     text: String,
@@ -124,10 +131,17 @@ impl Stream {
         let detokenizer = Detokenizer::new(model.tokenizer.clone(), &prompt);
         Ok(Self {
             id: model.scheduler.join(),
-            sampler: Sampler::new(request.sampling.clone(), seed),
+            sampler: Sampler::new(
+                request.sampling.clone(),
+                &prompt,
+                request.ends(&model.tokenizer),
+                seed,
+            ),
             matcher: model
                 .vocabulary
                 .matcher(&model.tokenizer, &request, &detokenizer)?,
+            processor: None,
+            tokens: Vec::new(),
             detokenizer,
             stops: StopStrings::new(request.stop.clone())?,
             seed,
@@ -155,6 +169,11 @@ impl Stream {
             model,
             request,
         })
+    }
+
+    /// Lets `processor` see each position once, in order.
+    pub fn set_processor(&mut self, processor: Processor) {
+        self.processor = Some(processor);
     }
 
     /// What is read and written goes on to be held on to by `pin`.
@@ -199,14 +218,27 @@ impl Stream {
         let logits = &self.logits[self.row * n_vocab..(self.row + 1) * n_vocab];
         self.adjusted.clear();
         self.adjusted.extend_from_slice(logits);
+        if let Some(processor) = &mut self.processor {
+            processor(self.sampler.ids(), &mut self.adjusted)?;
+            check_processed(logits, &self.adjusted)?;
+        }
         if let Some(matcher) = &self.matcher {
             matcher.mask(&mut self.adjusted);
         }
-        let id = self.sampler.sample(&mut self.adjusted)?;
+        let id = self.sampler.sample(&mut self.adjusted);
+        let id = id.map_err(|error| match error {
+            Error::Engine(_) if self.matcher.is_some() && self.processor.is_some() => {
+                Error::InvalidRequest(
+                    "logits_processor forbids every token that may come next here".into(),
+                )
+            }
+            error => error,
+        })?;
         if let Some(matcher) = &mut self.matcher {
             matcher.push(id)?;
         }
-        let logprob = sample::logprob(logits, id);
+        let logprobs = Logprobs::new(logits);
+        let (logprob, top_logprobs) = (logprobs.of(id), logprobs.top(self.request.top_logprobs));
         self.lookup.push(id);
         let now = Instant::now();
         self.first_token.get_or_insert(now);
@@ -214,11 +246,14 @@ impl Stream {
         self.last = Some(id);
         self.generated.push(id);
         self.n_generated += 1;
-        Ok(Token {
+        let token = Token {
             id,
             text: self.emit(id),
             logprob,
-        })
+            top_logprobs,
+        };
+        self.tokens.push(token.clone());
+        Ok(token)
     }
 
     fn prefill(&mut self, interrupt: Interrupt) -> Result<()> {
@@ -344,6 +379,10 @@ impl Stream {
 
     fn push(&mut self, id: u32) -> String {
         let delta = self.detokenizer.push(id);
+        // What stops is looked for in the text after that.
+        if self.n_generated <= self.request.sampling.min_tokens {
+            return delta;
+        }
         let stopped = self.stops.push(&delta);
         self.take(stopped)
     }
@@ -374,11 +413,23 @@ impl Stream {
         if let Some(sequence) = self.sequence.take() {
             self.keep(sequence.as_ref());
         }
+        // It may hold on to whoever holds this stream.
+        self.processor = None;
     }
 
     /// Ends the stream; what it gave so far stays.
     pub fn cancel(&mut self) {
         self.end(FinishReason::Cancelled);
+    }
+
+    /// The token ids of the prompt.
+    pub fn prompt(&self) -> &[u32] {
+        &self.prompt
+    }
+
+    /// All tokens so far.
+    pub fn tokens(&self) -> &[Token] {
+        &self.tokens
     }
 
     /// All text so far.
@@ -427,6 +478,31 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.end(FinishReason::Cancelled);
     }
+}
+
+/// A processor may forbid tokens with -inf, but not all, and gives numbers otherwise.
+fn check_processed(before: &[f32], after: &[f32]) -> Result<()> {
+    let is_new = |bad: fn(f32) -> bool| {
+        let mut pairs = before.iter().zip(after);
+        pairs.position(|(&b, &a)| bad(a) && !bad(b))
+    };
+    for (name, bad) in [
+        ("NaN", f32::is_nan as fn(f32) -> bool),
+        ("inf", |x| x == f32::INFINITY),
+    ] {
+        if let Some(id) = is_new(bad) {
+            return Err(Error::InvalidRequest(format!(
+                "logits_processor gave {name} for the token id {id}, expected a finite number or -inf"
+            )));
+        }
+    }
+    if before.iter().any(|l| l.is_finite()) && !after.iter().any(|l| l.is_finite()) {
+        return Err(Error::InvalidRequest(
+            "logits_processor gave -inf for every token, expected at least one finite number"
+                .into(),
+        ));
+    }
+    Ok(())
 }
 
 /// From the system's randomness, by way of the standard library's hasher; 53 bits survive JSON.

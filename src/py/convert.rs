@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMapping, PySequence, PyString};
 
 use super::errors::invalid;
-use crate::generate::{MAX_GUESS, Prompt, Speculation};
+use crate::generate::{BadWord, MAX_GUESS, Prompt, Speculation};
 use crate::text::Message;
 
 fn type_error(name: &str, found: &Bound<'_, PyAny>, expected: &str) -> PyErr {
@@ -162,6 +162,40 @@ pub(super) fn texts(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Vec<Strin
         .enumerate()
         .map(|(i, s)| text(&format!("{name}[{i}]"), &s?))
         .collect()
+}
+
+/// A string, or a list of strings, ids and lists of ids.
+pub(super) fn bad_words(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Vec<BadWord>> {
+    if object.is_instance_of::<PyString>() {
+        return Ok(vec![BadWord::Text(text(name, object)?)]);
+    }
+    if !is_sequence(object) {
+        return Err(type_error(
+            name,
+            object,
+            "str or a list of str or token ids",
+        ));
+    }
+    let word = |(i, item): (usize, PyResult<Bound<'_, PyAny>>)| {
+        let (name, item) = (format!("{name}[{i}]"), item?);
+        if item.is_instance_of::<PyString>() {
+            return text(&name, &item).map(BadWord::Text);
+        }
+        if is_int(&item) {
+            let id = int(&name, &item, 0, i128::from(u32::MAX))?;
+            return Ok(BadWord::Ids(vec![id as u32]));
+        }
+        if !is_sequence(&item) && !item.hasattr("tolist")? {
+            return Err(type_error(&name, &item, "str, int or a list of token ids"));
+        }
+        ids(&name, &item).map(BadWord::Ids)
+    };
+    object.try_iter()?.enumerate().map(word).collect()
+}
+
+/// A number of tokens to look back on: -1 is all.
+pub(super) fn last_n(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
+    int(name, object, -1, i128::from(u32::MAX)).map(|n| usize::try_from(n).ok())
 }
 
 /// A dict of token id to bias; ids may be strings, as JSON has them.

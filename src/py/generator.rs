@@ -9,6 +9,7 @@ use pyo3::types::PyDict;
 use super::constraint;
 use super::convert;
 use super::errors::{guard, invalid};
+use super::processor::{Raised, processor};
 use super::progress::Speaker;
 use super::session::Session;
 use super::signals::Signals;
@@ -78,7 +79,9 @@ impl Generator {
     }
 
     #[pyo3(signature = (prompt, *, raw, max_tokens, temperature, top_p, top_k, min_p, repetition_penalty, repeat_last_n,
-        frequency_penalty, presence_penalty, stop, stop_token_ids, ignore_eos, logit_bias, seed, speculative,
+        frequency_penalty, presence_penalty, stop, stop_token_ids, ignore_eos, logit_bias, seed, speculative, typical_p,
+        xtc_probability, xtc_threshold, dry_multiplier, dry_base, dry_allowed_length, dry_penalty_last_n,
+        dry_sequence_breakers, no_repeat_ngram_size, min_tokens, bad_words, logprobs, logits_processor,
         constraint))]
     #[allow(clippy::too_many_arguments)]
     fn stream(
@@ -101,6 +104,19 @@ impl Generator {
         logit_bias: Option<&Bound<'_, PyAny>>,
         seed: Option<&Bound<'_, PyAny>>,
         speculative: &Bound<'_, PyAny>,
+        typical_p: &Bound<'_, PyAny>,
+        xtc_probability: &Bound<'_, PyAny>,
+        xtc_threshold: &Bound<'_, PyAny>,
+        dry_multiplier: &Bound<'_, PyAny>,
+        dry_base: &Bound<'_, PyAny>,
+        dry_allowed_length: &Bound<'_, PyAny>,
+        dry_penalty_last_n: &Bound<'_, PyAny>,
+        dry_sequence_breakers: &Bound<'_, PyAny>,
+        no_repeat_ngram_size: &Bound<'_, PyAny>,
+        min_tokens: &Bound<'_, PyAny>,
+        bad_words: Option<&Bound<'_, PyAny>>,
+        logprobs: Option<&Bound<'_, PyAny>>,
+        logits_processor: Option<Py<PyAny>>,
         constraint: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Stream> {
         let model = self.model()?;
@@ -117,6 +133,17 @@ impl Generator {
                 presence_penalty: convert::float("presence_penalty", presence_penalty)?,
                 logit_bias: logit_bias
                     .map_or(Ok(Vec::new()), |b| convert::biases("logit_bias", b))?,
+                typical_p: convert::float("typical_p", typical_p)?,
+                xtc_probability: convert::float("xtc_probability", xtc_probability)?,
+                xtc_threshold: convert::float("xtc_threshold", xtc_threshold)?,
+                dry_multiplier: convert::float("dry_multiplier", dry_multiplier)?,
+                dry_base: convert::float("dry_base", dry_base)?,
+                dry_allowed_length: convert::count("dry_allowed_length", dry_allowed_length)?,
+                dry_penalty_last_n: convert::last_n("dry_penalty_last_n", dry_penalty_last_n)?,
+                no_repeat_ngram_size: convert::count("no_repeat_ngram_size", no_repeat_ngram_size)?,
+                min_tokens: convert::count("min_tokens", min_tokens)?,
+                // The words are spelled with the model's vocabulary.
+                ..Default::default()
             },
             stop: stop.map_or(Ok(Vec::new()), |s| convert::texts("stop", s))?,
             stop_token_ids: stop_token_ids
@@ -126,11 +153,45 @@ impl Generator {
                 .map(|s| convert::int("seed", s, 0, i128::from(u64::MAX)).map(|n| n as u64))
                 .transpose()?,
             speculation: convert::speculation("speculative", speculative)?,
+            bad_words: bad_words.map_or(Ok(Vec::new()), |w| convert::bad_words("bad_words", w))?,
+            dry_sequence_breakers: convert::texts("dry_sequence_breakers", dry_sequence_breakers)?,
+            top_logprobs: logprobs.map_or(Ok(0), |n| {
+                convert::int("logprobs", n, 0, 20).map(|n| n as usize)
+            })?,
             constraint: constraint.map(constraint::constraint).transpose()?,
         };
         let prompt = convert::prompt(prompt, raw)?;
-        let stream = py.detach(|| guard(|| model.stream(prompt, request)))?;
-        Ok(Stream::new(model, stream))
+        let mut stream = py.detach(|| guard(|| model.stream(prompt, request)))?;
+        let raised = Raised::default();
+        if let Some(function) = logits_processor {
+            stream.set_processor(processor(function, raised.clone()));
+        }
+        Ok(Stream::new(model, stream, raised))
+    }
+
+    /// The tokens of a prompt as (id, text), and the log-probability of each but the first. A string is scored as it
+    /// is, without chat template.
+    #[allow(clippy::type_complexity)]
+    fn score(
+        &self,
+        py: Python<'_>,
+        prompt: &Bound<'_, PyAny>,
+    ) -> PyResult<(Vec<(u32, String)>, Vec<f32>)> {
+        let model = self.model()?;
+        let prompt = match convert::prompt(prompt, false)? {
+            Prompt::Text(text) => Prompt::Raw(text),
+            other => other,
+        };
+        let mut signals = Signals::new(py, None)?;
+        let scored = py.detach(|| {
+            guard(|| {
+                let (ids, logprobs) = model.score(prompt, &mut || signals.check())?;
+                let texts = model.tokenizer.texts(&ids);
+                Ok((ids.into_iter().zip(texts).collect(), logprobs))
+            })
+        });
+        signals.into_result()?;
+        Ok(scored?)
     }
 
     /// What holds on to the keys and values of a conversation; `messages` are those it begins with.

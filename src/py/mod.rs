@@ -8,6 +8,7 @@ mod errors;
 mod generator;
 mod hub;
 mod machine;
+mod processor;
 mod progress;
 mod session;
 mod signals;

@@ -1,5 +1,6 @@
 //! `candlewick._native.Stream`: one generation, stepped with the GIL released.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::ThreadId;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 
 use super::errors::guard;
+use super::processor::Raised;
 use super::session::Session;
 use super::signals::Signals;
 use crate::error::{Error, Result};
@@ -23,11 +25,17 @@ pub struct Stream {
     cancelled: AtomicBool,
     // What can be asked while a step runs
     view: Mutex<View>,
+    prompt: Vec<u32>,
     seed: u64,
+    raised: Raised,
 }
+
+/// Id, text, log-probability and bytes of a token that could have come.
+type Alternative = (u32, String, f32, Cow<'static, [u8]>);
 
 struct View {
     text: String,
+    tokens: Vec<Token>,
     finish: Option<FinishReason>,
     stop_reason: Option<StopReason>,
     usage: Usage,
@@ -37,6 +45,8 @@ struct View {
 impl View {
     fn update(&mut self, stream: &generate::Stream) {
         self.text.push_str(&stream.text()[self.text.len()..]);
+        self.tokens
+            .extend_from_slice(&stream.tokens()[self.tokens.len()..]);
         self.finish = stream.finish_reason();
         self.stop_reason = stream.stop_reason().cloned();
         self.usage = stream.usage();
@@ -45,18 +55,21 @@ impl View {
 }
 
 impl Stream {
-    pub(super) fn new(model: Arc<Model>, inner: generate::Stream) -> Self {
+    pub(super) fn new(model: Arc<Model>, inner: generate::Stream, raised: Raised) -> Self {
         let mut view = View {
             text: String::new(),
+            tokens: Vec::new(),
             finish: None,
             stop_reason: None,
             usage: Usage::default(),
             timings: Timings::default(),
         };
         view.update(&inner);
-        let seed = inner.seed();
+        let (seed, prompt) = (inner.seed(), inner.prompt().to_vec());
         Self {
             model,
+            prompt,
+            raised,
             inner: Mutex::new(inner),
             stepping: Mutex::new(None),
             cancelled: AtomicBool::new(false),
@@ -118,8 +131,20 @@ impl Stream {
             }
             result
         });
+        self.raised.take()?;
         signals.into_result()?;
         Ok(result?)
+    }
+
+    /// A token as Python sees it: (id, text, logprob, alternatives).
+    fn token(&self, token: Token) -> (u32, String, f32, Vec<Alternative>) {
+        let tokenizer = &self.model.tokenizer;
+        let alternative = |(id, logprob)| {
+            let bytes = Cow::Owned(tokenizer.token_bytes(id).to_vec());
+            (id, tokenizer.label(id), logprob, bytes)
+        };
+        let alternatives = token.top_logprobs.into_iter().map(alternative);
+        (token.id, token.text, token.logprob, alternatives.collect())
     }
 
     /// Ends the stream if no thread is in a step of it; one that is will do so itself.
@@ -140,11 +165,24 @@ impl Stream {
             .map(|token| token.text))
     }
 
-    /// The next token as (id, text, logprob), or `None` at the end.
-    fn next_token(&self, py: Python<'_>) -> PyResult<Option<(u32, String, f32)>> {
-        Ok(self
-            .advance(py, |_| true)?
-            .map(|token| (token.id, token.text, token.logprob)))
+    /// The next token as (id, text, logprob, alternatives), or `None` at the end; an alternative is (id, text, logprob,
+    /// bytes).
+    #[allow(clippy::type_complexity)]
+    fn next_token(&self, py: Python<'_>) -> PyResult<Option<(u32, String, f32, Vec<Alternative>)>> {
+        Ok(self.advance(py, |_| true)?.map(|token| self.token(token)))
+    }
+
+    /// All tokens so far.
+    #[getter]
+    fn tokens(&self) -> Vec<(u32, String, f32, Vec<Alternative>)> {
+        let tokens = self.view().tokens.clone();
+        tokens.into_iter().map(|token| self.token(token)).collect()
+    }
+
+    /// The token ids of the prompt.
+    #[getter]
+    fn prompt_ids(&self) -> Vec<u32> {
+        self.prompt.clone()
     }
 
     /// Ends the stream, at once or after the layer that is running in another thread.

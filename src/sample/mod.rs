@@ -1,17 +1,28 @@
 //! Logits in, one token id out: penalties, then filters, then a draw.
 //!
-//! The order is that of `transformers`: bias and penalties on the logits, temperature, top-k, top-p, min-p.
+//! The order: logit bias; repetition, frequency and presence penalty; DRY; what is forbidden (`min_tokens`, `bad_words`,
+//! `no_repeat_ngram_size`); temperature; top-k; top-p; min-p; typical-p; XTC; the draw. It is that of `transformers`, so
+//! that a filter sees the probabilities that the draw will have; llama.cpp applies the temperature last, when its
+//! filters have chosen by the model's own. XTC, which `transformers` lacks, comes after all filters as in llama.cpp: it
+//! leaves out choices among what they kept. At temperature 0 the likeliest token is taken and the filters, which never
+//! remove it, and XTC play no part.
 
+mod bans;
+mod dry;
 mod filter;
 mod grammar;
+mod history;
+mod logprobs;
 mod params;
 mod penalties;
 mod rng;
 
 pub use grammar::{Calls, Constraint, Grammars, Matcher, TokenTable};
+pub use logprobs::Logprobs;
 pub use params::SamplingParams;
 
-use self::penalties::Penalties;
+use self::dry::Dry;
+use self::history::History;
 use self::rng::Rng;
 use crate::error::{Error, Result};
 
@@ -19,43 +30,92 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub struct Sampler {
     params: SamplingParams,
-    penalties: Penalties,
+    history: History,
+    // The ids that would end the text
+    ends: Vec<u32>,
+    dry: Option<Dry>,
     rng: Rng,
 }
 
 impl Sampler {
-    /// A sampler whose choices depend on `params`, `seed` and the logits alone.
-    pub fn new(params: SamplingParams, seed: u64) -> Self {
+    /// A sampler whose choices after `prompt` depend on `params`, `seed` and the logits alone; `ends` are the ids that
+    /// end the text.
+    pub fn new(params: SamplingParams, prompt: &[u32], ends: Vec<u32>, seed: u64) -> Self {
         Self {
-            penalties: Penalties::default(),
+            history: History::new(prompt),
+            ends,
+            dry: Dry::new(&params),
             rng: Rng::new(seed),
             params,
         }
     }
 
+    /// The prompt and the chosen tokens.
+    pub fn ids(&self) -> &[u32] {
+        self.history.ids()
+    }
+
     /// Chooses from `logits`, (n_vocab) f32, which it changes, and remembers the choice.
     ///
     /// # Errors
-    /// `Engine` when no logit is finite.
+    /// `Engine` when no logit is finite, `InvalidRequest` when nothing is allowed.
     pub fn sample(&mut self, logits: &mut [f32]) -> Result<u32> {
         let p = &self.params;
         for &(id, bias) in &p.logit_bias {
             logits[id as usize] += bias;
         }
-        self.penalties.apply(p, logits);
+        penalties::apply(p, &self.history, logits);
+        if let Some(dry) = &mut self.dry {
+            dry.apply(p, self.history.ids(), logits);
+        }
+        bans::apply(p, &self.history, &self.ends, logits);
         let id = if p.temperature == 0.0 {
             argmax(logits)
         } else {
-            filter::candidates(logits, p).map(|candidates| candidates.draw(self.rng.uniform()))
+            filter::candidates(logits, p).map(|mut candidates| {
+                if p.xtc_probability > 0.0
+                    && candidates.len() > 1
+                    && self.rng.uniform() < f64::from(p.xtc_probability)
+                {
+                    candidates.exclude_top_choices(p.xtc_threshold);
+                }
+                candidates.draw(self.rng.uniform())
+            })
         };
-        let id = id.ok_or_else(|| {
-            if p.logit_bias.iter().any(|&(_, bias)| bias == f32::NEG_INFINITY) {
-                return Error::InvalidRequest("logit_bias forbids every token that the model could choose".into());
-            }
-            Error::Engine("the model gave no finite logit: the file is damaged, or not made for this architecture".into())
-        })?;
-        self.penalties.remember(id);
+        let id = id.ok_or_else(|| self.nothing_left())?;
+        self.history.push(id);
         Ok(id)
+    }
+
+    /// Who is to blame when there is no finite logit.
+    fn nothing_left(&self) -> Error {
+        let p = &self.params;
+        let forbids = [
+            (
+                "logit_bias",
+                p.logit_bias
+                    .iter()
+                    .any(|&(_, bias)| bias == f32::NEG_INFINITY),
+            ),
+            ("min_tokens", self.history.generated().len() < p.min_tokens),
+            ("bad_words", !p.bad_words.is_empty()),
+            ("no_repeat_ngram_size", p.no_repeat_ngram_size > 0),
+        ];
+        let names: Vec<&str> = forbids
+            .iter()
+            .filter(|(_, does)| *does)
+            .map(|(name, _)| *name)
+            .collect();
+        match names[..] {
+            [] => Error::Engine(
+                "the model gave no finite logit: the file is damaged, or not made for this architecture".into(),
+            ),
+            [name] => Error::InvalidRequest(format!("{name} forbids every token that the model could choose")),
+            _ => Error::InvalidRequest(format!(
+                "{} together forbid every token that the model could choose",
+                names.join(" and ")
+            )),
+        }
     }
 }
 
@@ -70,13 +130,6 @@ fn argmax(logits: &[f32]) -> Option<u32> {
     best.0
 }
 
-/// `logits[id]` as a natural-log probability under the model: before penalties, temperature and filters.
-pub fn logprob(logits: &[f32], id: u32) -> f32 {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&l| f64::from(libm::expf(l - max))).sum();
-    (f64::from(logits[id as usize] - max) - libm::log(sum)) as f32
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,7 +137,7 @@ mod tests {
     fn sample_many(params: &SamplingParams, logits: &[f32], n: usize) -> Vec<usize> {
         let mut counts = vec![0; logits.len()];
         for seed in 0..n as u64 {
-            let mut sampler = Sampler::new(params.clone(), seed);
+            let mut sampler = Sampler::new(params.clone(), &[], vec![], seed);
             counts[sampler.sample(&mut logits.to_vec()).expect("finite") as usize] += 1;
         }
         counts
@@ -97,6 +150,8 @@ mod tests {
                 temperature: 0.0,
                 ..Default::default()
             },
+            &[],
+            vec![],
             0,
         );
         assert_eq!(
@@ -214,12 +269,12 @@ mod tests {
             repeat_last_n: 2,
             ..Default::default()
         };
-        let mut penalties = Penalties::default();
+        let mut history = History::default();
         for id in [3, 1, 1, 0] {
-            penalties.remember(id);
+            history.push(id);
         }
         let mut logits = [4.0, -4.0, 4.0, 4.0];
-        penalties.apply(&params, &mut logits);
+        penalties::apply(&params, &history, &mut logits);
         assert_eq!(logits, [2.0, -8.0, 4.0, 4.0]);
     }
 
@@ -230,19 +285,148 @@ mod tests {
             presence_penalty: 1.0,
             ..Default::default()
         };
-        let mut penalties = Penalties::default();
+        let mut history = History::default();
         for id in [1, 1, 2] {
-            penalties.remember(id);
+            history.push(id);
         }
         let mut logits = [0.0; 4];
-        penalties.apply(&params, &mut logits);
+        penalties::apply(&params, &history, &mut logits);
         assert_eq!(logits, [0.0, -2.0, -1.5, 0.0]);
     }
 
+    /// Frequencies against probabilities that are counted by hand.
+    fn assert_drawn(params: &SamplingParams, probabilities: &[f32], expected: &[f64]) {
+        let logits: Vec<f32> = probabilities.iter().map(|p| p.ln() - 3.0).collect();
+        let n = 20_000;
+        let counts = sample_many(params, &logits, n);
+        let mut chi2 = 0.0;
+        for (&count, p) in counts.iter().zip(expected) {
+            let mean = n as f64 * p;
+            if mean == 0.0 {
+                assert_eq!(count, 0, "{counts:?}");
+            } else {
+                chi2 += (count as f64 - mean).powi(2) / mean;
+            }
+        }
+        // At most 4 degrees of freedom: 18.5 is exceeded once in a thousand; the seeds are fixed.
+        assert!(chi2 < 18.5, "{counts:?} {chi2}");
+    }
+
     #[test]
-    fn logprobs_are_normalised() {
-        let logits = [1.0, 2.0, f32::NEG_INFINITY, -1.0];
-        let sum: f32 = (0..4).map(|id| logprob(&logits, id).exp()).sum();
-        assert!((sum - 1.0).abs() < 1e-6, "{sum}");
+    fn xtc_leaves_out_all_likely_choices_but_the_last() {
+        let params = |xtc_probability, xtc_threshold| SamplingParams {
+            xtc_probability,
+            xtc_threshold,
+            ..Default::default()
+        };
+        let p = [0.4, 0.3, 0.15, 0.1, 0.05];
+        assert_drawn(
+            &params(1.0, 0.12),
+            &p,
+            &[0.0, 0.0, 0.5, 0.1 / 0.3, 0.05 / 0.3],
+        );
+        // Half of the time; 0.3 are left then.
+        let half = |p: f64, kept: f64| 0.5 * p + 0.5 * kept;
+        assert_drawn(
+            &params(0.5, 0.12),
+            &p,
+            &[
+                half(0.4, 0.0),
+                half(0.3, 0.0),
+                half(0.15, 0.5),
+                half(0.1, 0.1 / 0.3),
+                half(0.05, 0.05 / 0.3),
+            ],
+        );
+        // One likely choice is no choice.
+        assert_drawn(&params(1.0, 0.35), &p, &[0.4, 0.3, 0.15, 0.1, 0.05]);
+        // Of equals one stays.
+        assert_drawn(
+            &params(1.0, 0.1),
+            &[0.3, 0.3, 0.3, 0.05, 0.05],
+            &[0.0, 0.0, 0.75, 0.125, 0.125],
+        );
+    }
+
+    #[test]
+    fn typical_p_leaves_out_what_surprises_too_little() {
+        // The entropy is 1.4 nats: 0.15 is nearest to e^-1.4 = 0.246 by ratio after 0.3 and before 0.4.
+        let params = |typical_p| SamplingParams {
+            typical_p,
+            ..Default::default()
+        };
+        let p = [0.4, 0.3, 0.15, 0.1, 0.05];
+        assert_drawn(&params(0.2), &p, &[0.0, 1.0, 0.0, 0.0, 0.0]);
+        assert_drawn(&params(0.5), &p, &[0.4 / 0.7, 0.3 / 0.7, 0.0, 0.0, 0.0]);
+        assert_drawn(
+            &params(0.8),
+            &p,
+            &[0.4 / 0.85, 0.3 / 0.85, 0.15 / 0.85, 0.0, 0.0],
+        );
+        // Equally far: all stay.
+        assert_drawn(&params(0.1), &[0.25, 0.25, 0.25, 0.25], &[0.25; 4]);
+    }
+
+    #[test]
+    fn many_tokens_are_typical_in_the_same_way() {
+        // More than are sorted at once, against a plain sort.
+        let logits: Vec<f32> = (0..1000)
+            .map(|i| ((i * 7919) % 1000) as f32 * -0.004)
+            .collect();
+        for typical_p in [0.1f32, 0.5, 0.9, 0.999] {
+            let params = SamplingParams {
+                typical_p,
+                ..Default::default()
+            };
+            let p: Vec<f64> = {
+                let w: Vec<f64> = logits.iter().map(|&l| f64::from(l).exp()).collect();
+                let total: f64 = w.iter().sum();
+                w.iter().map(|w| w / total).collect()
+            };
+            let entropy: f64 = -p.iter().map(|p| p * p.ln()).sum::<f64>();
+            let mut order: Vec<usize> = (0..p.len()).collect();
+            order.sort_by(|&a, &b| {
+                (-p[a].ln() - entropy)
+                    .abs()
+                    .total_cmp(&(-p[b].ln() - entropy).abs())
+            });
+            let mut reached = 0.0;
+            let n = 1 + order
+                .iter()
+                .take_while(|&&i| {
+                    reached += p[i];
+                    reached < f64::from(typical_p)
+                })
+                .count();
+            let kept = filter::candidates(&logits, &params).expect("finite").len();
+            assert!(kept.abs_diff(n) <= 1, "{typical_p}: {kept} and {n}");
+        }
+    }
+
+    #[test]
+    fn whoever_forbids_everything_is_named() {
+        let forbid = |params: SamplingParams| {
+            let mut sampler = Sampler::new(params, &[0, 1], vec![0], 1);
+            let error = sampler
+                .sample(&mut [1.0, f32::NEG_INFINITY])
+                .expect_err("nothing left");
+            error.to_string()
+        };
+        let base = SamplingParams::default();
+        assert_eq!(
+            forbid(SamplingParams {
+                min_tokens: 1,
+                ..base.clone()
+            }),
+            "min_tokens forbids every token that the model could choose"
+        );
+        assert_eq!(
+            forbid(SamplingParams {
+                no_repeat_ngram_size: 1,
+                bad_words: vec![vec![1]],
+                ..base
+            }),
+            "bad_words and no_repeat_ngram_size together forbid every token that the model could choose"
+        );
     }
 }

@@ -22,6 +22,7 @@ mod template;
 mod testing;
 mod tokenizer;
 mod vocab;
+mod words;
 
 pub use detokenizer::Detokenizer;
 pub use keys::audit;

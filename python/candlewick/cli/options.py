@@ -63,4 +63,11 @@ def generation(options: argparse.Namespace) -> Options:
         "presence_penalty": options.presence_penalty,
         "stop": options.stop,
         "seed": options.seed,
+        "typical_p": options.typical_p,
+        "xtc_probability": options.xtc_probability,
+        "xtc_threshold": options.xtc_threshold,
+        "dry_multiplier": options.dry_multiplier,
+        "no_repeat_ngram_size": options.no_repeat_ngram_size,
+        "min_tokens": options.min_tokens,
+        "bad_words": options.bad_word,
     }

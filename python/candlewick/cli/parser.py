@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from candlewick import __version__
-from candlewick.cli import bench, cached, chat, completion, info, pull, run
+from candlewick.cli import bench, cached, chat, completion, info, pull, replay, run
 
 EXAMPLES = """\
 examples:
@@ -32,6 +32,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print one JSON object when the answer is complete")
     command.add_argument("--json-schema", metavar="FILE", help="the answer is JSON that the schema in this file allows")
     command.add_argument("--stats", action="store_true", help="say on standard error how long it took")
+    command.add_argument(
+        "--logprobs", action="store_true", help="colour unlikely tokens on a terminal; with --json tell probabilities"
+    )
+    command.add_argument("--trace", metavar="FILE", help="write down what `candlewick replay` needs")
     _generation_options(command)
     command.set_defaults(command=run.run)
 
@@ -39,6 +43,15 @@ def parser() -> argparse.ArgumentParser:
     _model_options(command)
     _generation_options(command)
     command.set_defaults(command=chat.run)
+
+    command = commands.add_parser(
+        "replay", help="generate a recorded text again", description=replay.__doc__, epilog=replay.EXAMPLES
+    )
+    command.add_argument("trace", metavar="TRACE", help="a file with the JSON of completion.trace()")
+    command.add_argument("--model", help=f"{_MODEL} (default: the file that the trace names)")
+    _source_options(command)
+    command.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all this process may use)")
+    command.set_defaults(command=replay.run)
 
     command = commands.add_parser("pull", help="fetch a model", description=pull.__doc__, epilog=pull.EXAMPLES)
     command.add_argument("model", metavar="MODEL", nargs="?", help=f"{_MODEL} (default: Phi-3-mini, 2.4 GB)")
@@ -117,9 +130,18 @@ def _generation_options(command: argparse.ArgumentParser) -> None:
     group.add_argument("--top-p", type=float, metavar="P", default=1.0, help="above 0, 1 is off (default: 1)")
     group.add_argument("--top-k", type=int, metavar="K", default=0, help="0 is off (default: 0)")
     group.add_argument("--min-p", type=float, metavar="P", default=0.0, help="0 to 1, 0 is off (default: 0)")
+    group.add_argument("--typical-p", type=float, metavar="P", default=1.0, help="above 0, 1 is off (default: 1)")
+    group.add_argument("--xtc-probability", type=float, metavar="P", default=0.0, help="0 is off (default: 0)")
+    group.add_argument(
+        "--xtc-threshold", type=float, metavar="P", default=0.1, help="of its top choices (default: 0.1)"
+    )
+    group.add_argument("--dry-multiplier", type=float, metavar="M", default=0.0, help="0 is off (default: 0)")
+    group.add_argument("--no-repeat-ngram-size", type=int, metavar="N", default=0, help="0 is off (default: 0)")
     group.add_argument("--repetition-penalty", type=float, metavar="R", help="above 0, 1 is off (default: 1)")
     group.add_argument("--repeat-last-n", type=int, metavar="N", default=64, help="what it looks back on (default: 64)")
     group.add_argument("--frequency-penalty", type=float, metavar="F", default=0.0, help="-2 to 2 (default: 0)")
     group.add_argument("--presence-penalty", type=float, metavar="F", default=0.0, help="-2 to 2 (default: 0)")
+    group.add_argument("--min-tokens", type=int, metavar="N", default=0, help="no end before (default: 0)")
+    group.add_argument("--bad-word", action="append", metavar="TEXT", help="not written; may be given several times")
     group.add_argument("--stop", action="append", metavar="TEXT", help="ends the answer; may be given several times")
     group.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same text")

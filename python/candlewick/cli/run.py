@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from candlewick import shading
 from candlewick.cli import options as parsed
 from candlewick.errors import InvalidRequestError
+from candlewick.stream import TokenStream
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from candlewick.generator import Generator
     from candlewick.stream import TextStream
@@ -30,11 +32,13 @@ def run(options: argparse.Namespace) -> int:
     """The command ``run``."""
     prompt = _standard_input() if options.prompt == "-" else options.prompt
     with parsed.generator(options) as generator, _stream(generator, prompt, options) as stream:
-        for text in stream:
+        for text in _texts(stream, options):
             if not options.json:
                 print(text, end="", flush=True)
+        if options.trace is not None:
+            _write_trace(stream, options.trace)
         if options.json:
-            print(json.dumps(_result(stream), ensure_ascii=False))
+            print(json.dumps(_result(stream, options.logprobs), ensure_ascii=False))
         elif not stream.text.endswith("\n"):
             print(flush=True)
         if options.stats:
@@ -52,6 +56,8 @@ def _stream(generator: Generator, prompt: str, options: argparse.Namespace) -> T
     arguments = parsed.generation(options)
     if options.json_schema is not None:
         arguments["json_schema"] = Path(options.json_schema).read_text(encoding="utf-8")
+    if options.logprobs and options.json:
+        arguments["logprobs"] = 5
     if options.raw:
         if options.system is not None:
             raise InvalidRequestError("--system needs the chat template, which --raw leaves out: give one of them")
@@ -63,15 +69,23 @@ def _stream(generator: Generator, prompt: str, options: argparse.Namespace) -> T
     return generator.stream(messages, **arguments)
 
 
-def _result(stream: TextStream) -> dict[str, object]:
-    return {
-        "text": stream.text,
-        "finish_reason": stream.finish_reason,
-        "stop_reason": stream.stop_reason,
-        "usage": dataclasses.asdict(stream.usage),
-        "timings": dataclasses.asdict(stream.timings),
-        "seed": stream.seed,
-    }
+def _texts(stream: TextStream, options: argparse.Namespace) -> Iterator[str]:
+    if not options.logprobs or options.json:
+        return iter(stream)
+    tokens = TokenStream(stream._native, stream._reader, stream._origin)
+    return shading.terminal(shading.items(tokens), shading.colours(sys.stdout))
+
+
+def _write_trace(stream: TextStream, path: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(stream.completion().trace(), file)
+
+
+def _result(stream: TextStream, logprobs: bool) -> dict[str, object]:
+    result = stream.completion().to_dict()
+    if not logprobs:
+        del result["logprobs"]
+    return result
 
 
 def _stats(stream: TextStream) -> str:

@@ -33,7 +33,7 @@ use crate::error::{Error, Result};
 /// Longest token, in bytes; longer ones are never chosen.
 const MAX_TOKEN: usize = 500;
 /// Virtual memory, touched only as deep as rules refer to each other.
-const STACK_BYTES: usize = 256 << 20;
+const STACK_BYTES: usize = 128 << 20;
 /// Compiled grammars that are kept for the next request.
 const N_KEPT: usize = 8;
 
