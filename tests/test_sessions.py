@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -451,6 +452,38 @@ def test_a_conversation_can_begin_in_the_middle(demo: Generator) -> None:
     assert "".join(chat.send("tea")) == demo.generate(chat.messages[:-1], temperature=0).text
     chat.messages.clear()
     assert len(chat) == 2, "a copy"
+
+
+def test_a_chat_in_which_functions_are_called(demo: Generator, folder: Path) -> None:
+    def weather(city: Literal["Oslo", "Rome"]) -> str:
+        """The weather in a city."""
+        return f"It rains in {city}."
+
+    options = {"tools": [weather], "temperature": 0, "max_tokens": 200}
+    chat = demo.chat(**options)
+    # The demo model knows haiku and no functions: its calls are what the grammar leaves, and often too many.
+    for seed in range(50):
+        stream = chat.send("How is the weather?", tool_choice={"name": "weather"}, temperature=1.0, seed=seed)
+        "".join(stream)
+        if stream.finish_reason == "tool_calls":
+            break
+        chat.rewind()
+    calls = chat.messages[-1]["tool_calls"]
+    assert {c["function"]["name"] for c in calls} == {"weather"}
+    assert json.loads(calls[0]["function"]["arguments"]) == stream.tool_calls[0].arguments
+    results = [{"role": "tool", "tool_call_id": call["id"], "content": weather("Oslo")} for call in calls]
+    answer = "".join(chat.send(results))
+    roles = ["user", "assistant", *["tool"] * len(calls), "assistant"]
+    assert [m["role"] for m in chat.messages] == roles and len(chat) == 1
+    assert answer == fresh_text(demo, chat.messages[:-1], 200, tools=[weather], ignore_eos=False)
+    chat.save(folder / "tools.chat")
+    assert header(folder / "tools.chat")["tokens"] > 0
+    again = Chat.load(folder / "tools.chat", demo, **options)
+    assert again.messages == chat.messages
+    a, b = chat.send([{"role": "user", "content": "and?"}]), again.send("and?")
+    assert "".join(a) == "".join(b) and a.usage.cached_tokens > 40
+    chat.rewind(2)
+    assert chat.messages == []
 
 
 def test_an_answer_that_is_cancelled(gen: Generator) -> None:

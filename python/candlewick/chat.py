@@ -6,6 +6,7 @@ import json
 import threading
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from candlewick import structured
 from candlewick.errors import Error, InvalidRequestError, SessionError
 from candlewick.stream import TextStream
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from candlewick.generator import Generator, Options
+    from candlewick.stream import ToolCall
 
 Overflow = Literal["error", "truncate_oldest"]
 Message = dict[str, Any]
@@ -43,7 +45,7 @@ class Chat:
     ) -> None:
         # Says what is wrong with them before anything is done with them.
         given = [] if messages is None else messages
-        generator._native.session(given)
+        generator._native.session(_plain(generator, given, {}))
         start: list[Message] = [dict(m) for m in given]
         if system is not None:
             if start and start[0].get("role") == "system":
@@ -58,20 +60,21 @@ class Chat:
         self._defaults: Options = {}
         self._defaults = self._merged(defaults)
         self._messages = start
-        self._session = generator._native.session(start)
+        self._session = generator._native.session(_plain(generator, start, {}))
         # The answer that is being written, or that has ended and is not in the messages yet, and what was before
         self._stream: TextStream | None = None
         self._before = start
         self._lock = threading.RLock()
 
-    def send(self, text: str, **options: Unpack[Options]) -> TextStream:
+    def send(self, text: str | Message | Sequence[Message], **options: Unpack[Options]) -> TextStream:
         """Says something, and gives the answer as it is written.
 
         When the answer ends, it is added to `messages`. If it is cancelled, what there is of it stays; if there is
         nothing of it, or it fails before its first word, the question is taken back too.
 
         Args:
-            text: The user's message.
+            text: The user's message; or a message, or several, as dicts, such as the results of the functions that the
+                last answer called: ``{"role": "tool", "tool_call_id": ..., "content": ...}``.
             **options: As for `Generator.stream`, but for ``raw``; they come before the conversation's defaults.
 
         Raises:
@@ -82,10 +85,11 @@ class Chat:
         with self._lock:
             self._end()
             given = self._merged(options)
-            messages = [*self._messages, {"role": "user", "content": text}]
+            said = [text] if isinstance(text, dict) else text
+            new = [dict(m) for m in said] if isinstance(said, (list, tuple)) else [{"role": "user", "content": said}]
+            messages = [*self._messages, *new]
             if self._overflow == "truncate_oldest":
-                limit = given.get("max_tokens") or given.get("max_new_tokens")
-                messages = self._fitting(messages, limit if isinstance(limit, int) else None)
+                messages = self._fitting(messages, given)
             stream = self._generator.stream(messages, **given)
             stream._native.hold(self._session)
             self._before, self._messages, self._stream = self._messages, messages, stream
@@ -143,7 +147,8 @@ class Chat:
         with self._lock:
             self._end()
             text = json.dumps(self._messages, ensure_ascii=False)
-            self._generator._native.save_session(path, text, self._messages)
+            plain = _plain(self._generator, self._messages, self._defaults)
+            self._generator._native.save_session(path, text, plain)
 
     @classmethod
     def load(
@@ -197,8 +202,11 @@ class Chat:
         self._stream = None
         if stream.finish_reason == "cancelled" and not stream.text:
             self._messages = self._before
-        else:
-            self._messages = [*self._messages, {"role": "assistant", "content": stream.text}]
+            return
+        answer: Message = {"role": "assistant", "content": stream.text}
+        if calls := stream.tool_calls:
+            answer = {"role": "assistant", "content": None, "tool_calls": [_written(call) for call in calls]}
+        self._messages = [*self._messages, answer]
 
     def _end(self) -> None:
         if self._stream is not None:
@@ -216,22 +224,37 @@ class Chat:
         kept = {name: value for name, value in self._defaults.items() if name not in replaced}
         return cast("Options", {**kept, **options})
 
-    def _fitting(self, messages: list[Message], max_tokens: int | None) -> list[Message]:
+    def _fitting(self, messages: list[Message], given: Options) -> list[Message]:
         """Without the oldest turns, where all of them leave no room for the answer."""
+        native, n_ctx = self._generator._native, self._generator.n_ctx
+        limit = given.get("max_tokens") or given.get("max_new_tokens")
+        limit = limit if isinstance(limit, int) else None
 
         def fits(messages: list[Message], room: int) -> bool:
-            return len(self._generator._native.encode_prompt(messages, False)) + room <= self._generator.n_ctx
+            return len(native.encode_prompt(_plain(self._generator, messages, given), False)) + room <= n_ctx
 
-        if fits(messages, max_tokens or 1):
+        starts = _turns(messages)
+        if len(starts) < 2 or fits(messages, limit or 1):
             return messages
         # More than just enough, or every further turn would begin with forgetting, and with reading all the rest.
-        room = max_tokens or self._generator.n_ctx // 4
-        first, *rest = _turns(messages)
-        shorter = (messages[:first] + messages[start:] for start in rest)
-        # At last the new question alone: it may leave room for a short answer.
-        return next((m for m in shorter if fits(m, room)), messages[:first] + messages[-1:])
+        room = limit or n_ctx // 4
+        shorter = (messages[: starts[0]] + messages[start:] for start in starts[1:])
+        # At last the newest turn alone: it may leave room for a short answer.
+        return next((m for m in shorter if fits(m, room)), messages[: starts[0]] + messages[starts[-1] :])
 
 
 def _turns(messages: list[Message]) -> list[int]:
     """Where each turn begins: at a message of the user."""
     return [i for i, message in enumerate(messages) if message.get("role") == "user"]
+
+
+def _plain(generator: Generator, messages: Any, given: Options) -> Any:
+    """The messages as the model is given them, with the functions that it may call and has called written out."""
+    arguments = {name: given.get(name) for name in structured.NAMES}
+    return structured.read({**arguments, "raw": False}, messages, generator.apply_chat_template)[0]
+
+
+def _written(call: ToolCall) -> dict[str, Any]:
+    """A call in OpenAI's form, which a file can hold."""
+    arguments = json.dumps(call.arguments, ensure_ascii=False)
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}

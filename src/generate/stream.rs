@@ -409,7 +409,10 @@ impl Stream {
 
     fn end(&mut self, reason: FinishReason) {
         self.finish.get_or_insert(reason);
-        self.model.scheduler.leave(self.id);
+        // In a forked child another thread of the parent's may hold the scheduler's lock for ever.
+        if self.model.check_process().is_ok() {
+            self.model.scheduler.leave(self.id);
+        }
         if let Some(sequence) = self.sequence.take() {
             self.keep(sequence.as_ref());
         }
