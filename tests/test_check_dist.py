@@ -17,6 +17,9 @@ SCRIPTS = Path(__file__).parent.parent / "scripts"
 if not SCRIPTS.is_dir():
     pytest.skip("the scripts are not in the sdist", allow_module_level=True)
 
+# The release of one test is changed by all of its threads.
+pytestmark = pytest.mark.thread_unsafe(reason="changes the files that the threads share")
+
 
 @pytest.fixture(scope="module")
 def check_dist() -> ModuleType:

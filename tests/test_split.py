@@ -14,6 +14,8 @@ from candlewick import Generator, ModelFormatError, ModelNotFoundError, Unsuppor
 
 IDS = [1, 5, 200, 280]
 
+changes_the_parts = pytest.mark.thread_unsafe(reason="changes the files that the threads share")
+
 
 @pytest.fixture
 def parts(tmp_path: Path) -> list[Path]:
@@ -36,6 +38,7 @@ def test_parts_are_one_model(tmp_path: Path, parts: list[Path]) -> None:
             assert gen.info["audit"] == whole.info["audit"]
 
 
+@changes_the_parts
 def test_a_folder_counts_the_parts_as_one(tmp_path: Path, parts: list[Path]) -> None:
     assert Generator(tmp_path).info["path"] == parts[0]
     shutil.copy(parts[0], tmp_path / "other.gguf")
@@ -45,6 +48,7 @@ def test_a_folder_counts_the_parts_as_one(tmp_path: Path, parts: list[Path]) -> 
     assert parts[1].name not in str(caught.value)
 
 
+@changes_the_parts
 @pytest.mark.parametrize("missing", [0, 1, 2])
 def test_a_missing_part_is_named(parts: list[Path], missing: int) -> None:
     parts[missing].unlink()
@@ -54,18 +58,21 @@ def test_a_missing_part_is_named(parts: list[Path], missing: int) -> None:
         Generator(parts[(missing + 1) % 3])
 
 
+@changes_the_parts
 def test_a_part_under_another_name(parts: list[Path]) -> None:
     renamed = parts[0].rename(parts[0].with_name("model.gguf"))
     with pytest.raises(ModelFormatError, match=r"part 1 of 3 .* name must end in `-00001-of-00003.gguf`"):
         Generator(renamed)
 
 
+@changes_the_parts
 def test_a_part_in_the_place_of_another(parts: list[Path]) -> None:
     shutil.copy(parts[1], parts[2])
     with pytest.raises(ModelFormatError, match=r"`split.no` is 1, expected 2: this part belongs to another model"):
         Generator(parts[0])
 
 
+@changes_the_parts
 def test_a_part_of_another_model(tmp_path: Path, parts: list[Path]) -> None:
     """The same tensors once more, and one with a key that the first part does not have."""
     other = tmp_path / "other"
@@ -85,6 +92,7 @@ def test_a_part_of_another_model(tmp_path: Path, parts: list[Path]) -> None:
         Generator(parts[0])
 
 
+@changes_the_parts
 def test_a_part_with_too_few_tensors(parts: list[Path]) -> None:
     writer = GGUFWriter(parts[2], "phi3")
     writer.add_uint16("split.no", 2)
@@ -96,6 +104,7 @@ def test_a_part_with_too_few_tensors(parts: list[Path]) -> None:
         Generator(parts[0])
 
 
+@changes_the_parts
 def test_a_part_that_is_cut_short(parts: list[Path]) -> None:
     parts[1].write_bytes(parts[1].read_bytes()[:-100])
     with pytest.raises(ModelFormatError, match=rf"{parts[1].name}`: .*cut short"):
