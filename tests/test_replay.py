@@ -31,6 +31,10 @@ OPTIONS: list[dict[str, Any]] = [
     {"max_tokens": 40, "stop": ["e", "\n"], "bad_words": ["the", [7, 8], 9], "speculative": 4},
     {"max_tokens": 40, "stop_token_ids": np.array([30, 31]), "logit_bias": {30: -math.inf, 31: np.float32(1.5)}},
     {"max_tokens": np.int64(10), "logprobs": 3, "raw": True, "ignore_eos": True},
+    {"max_tokens": 60, "json_schema": list[int]},
+    {"max_tokens": 60, "regex": re.compile("[a-z]{5,20}")},
+    {"max_tokens": 60, "grammar": 'start: "a"* "b"'},
+    {"max_tokens": 60, "tools": [{"type": "function", "function": {"name": "look"}}]},
 ]
 
 

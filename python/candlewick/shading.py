@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html as markup
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -62,6 +61,9 @@ def html(tokens: Iterable[Item], note: str = "") -> str:
 
 
 def _escaped(text: str) -> str:
+    # Its table of names would be a part of the import's time for everybody else.
+    import html as markup
+
     # Line ends and tabs would be normalised in an attribute.
     escaped = markup.escape(text, quote=True)
     return escaped.replace("\r", "&#13;").replace("\n", "&#10;").replace("\t", "&#9;")
