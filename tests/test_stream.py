@@ -270,22 +270,24 @@ def test_cancelling_an_asyncio_task_cancels_the_stream(tiny: Generator) -> None:
     assert tiny.generate("Hello", **OPTIONS).usage.completion_tokens == 24
 
 
-@pytest.mark.thread_unsafe(reason="a model warns once, and the threads share it")
-def test_chat_messages_and_the_system_turn(tiny: Generator, caplog: pytest.LogCaptureFixture) -> None:
-    plain = tiny.apply_chat_template([user("Hello")])
+@pytest.mark.thread_unsafe(reason="caplog is of all threads")
+def test_chat_messages_and_the_system_turn(tiny_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    # One that nobody has asked yet: it warns once.
+    gen = Generator(tiny_path)
+    plain = gen.apply_chat_template([user("Hello")])
     assert plain == "<s><|user|>\nHello<|end|>\n<|assistant|>\n"
     with caplog.at_level("WARNING", logger="candlewick"):
-        system = tiny.apply_chat_template([{"role": "system", "content": "Be kind."}, user("Hello")])
-        tiny.apply_chat_template([{"role": "system", "content": "Be kind."}, user("Hello")])
+        system = gen.apply_chat_template([{"role": "system", "content": "Be kind."}, user("Hello")])
+        gen.apply_chat_template([{"role": "system", "content": "Be kind."}, user("Hello")])
     assert system == "<s><|user|>\nBe kind.\n\nHello<|end|>\n<|assistant|>\n"
     assert len([r for r in caplog.records if r.name.startswith("candlewick")]) == 1
     chat = [user("a"), {"role": "assistant", "content": "b"}, user("c")]
     assert (
-        tiny.apply_chat_template(chat)
+        gen.apply_chat_template(chat)
         == "<s><|user|>\na<|end|>\n<|assistant|>\nb<|end|>\n<|user|>\nc<|end|>\n<|assistant|>\n"
     )
     with pytest.raises(InvalidRequestError, match="tool"):
-        tiny.apply_chat_template([user("a"), {"role": "tool", "content": "lost"}])
+        gen.apply_chat_template([user("a"), {"role": "tool", "content": "lost"}])
 
 
 def test_the_seeds_own_example(demo: Generator) -> None:
