@@ -36,6 +36,8 @@ fi
 
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=qemu-aarch64-static
+# For tests that start themselves again, where binfmt_misc is not set up.
+export CANDLEWICK_TEST_RUNNER=qemu-aarch64-static
 # As wheels are built: for every ARMv8.0.
 export RUSTFLAGS="-C target-cpu=generic"
 # Candle's threads wait for each other without pause, and make no progress under qemu.
