@@ -843,7 +843,6 @@ mod tests {
         fn fewer_threads_do_where_the_system_refuses_more() {
             // qemu keeps the limit from the system, so that it stays able to work itself.
             if std::env::var_os("CANDLEWICK_TEST_RUNNER").is_some() {
-                eprintln!("not tested under an emulator");
                 return;
             }
             alone("fewer_threads_do_where_the_system_refuses_more", || {
