@@ -41,17 +41,18 @@ impl Layer {
             compute.norm(&mut b.x, None, norm, kind, &mut b.inputs)?;
             self.up(s, b)?;
         }
+        let half = cos.len() * s.config.d_qkv() / b.qkv.len();
         let mut first = 0;
         for span in spans {
-            let rows = |d: usize| first * d..(first + span.n) * d;
-            let half = cos.len() * s.config.d_qkv() / b.qkv.len();
+            let (start, n) = (span.cache.n_past(), span.tokens.len());
+            let rows = |d: usize| first * d..(first + n) * d;
             let mut pages = span.cache.layer(index);
             let qkv = &mut b.qkv[rows(s.config.d_qkv())];
             let rope = (&cos[rows(half)], &sin[rows(half)]);
-            compute.rotate_and_store(qkv, &s.heads, span.start, rope, pages.pages())?;
+            compute.rotate_and_store(qkv, &s.heads, start, rope, pages.pages())?;
             let out = &mut b.attended[rows(s.config.n_heads * s.config.head_dim)];
-            compute.attend(qkv, &s.heads, span.start, pages.pages(), out)?;
-            first += span.n;
+            compute.attend(qkv, &s.heads, start, pages.pages(), out)?;
+            first += n;
         }
         let output = &self.attn_output;
         compute.prepare(&b.attended, output.inputs(), output.input(), &mut b.inputs)?;

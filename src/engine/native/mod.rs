@@ -61,8 +61,6 @@ struct Span<'a> {
     cache: &'a mut Cache,
     regime: Regime,
     tokens: &'a [u32],
-    n: usize,
-    start: usize,
     n_logits: usize,
     logits: &'a mut Vec<f32>,
 }
@@ -76,7 +74,7 @@ impl Shared {
     /// what else is in the pass.
     fn run(&self, spans: &mut [Span], interrupt: Interrupt) -> Result<()> {
         let c = &self.config;
-        let n = spans.iter().map(|span| span.n).sum::<usize>();
+        let n = spans.iter().map(|span| span.tokens.len()).sum::<usize>();
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         let b = &mut *buffers;
         resize(&mut b.x, n * c.d_model);
@@ -86,12 +84,13 @@ impl Shared {
         resize(&mut b.attended, n * c.n_heads * c.head_dim);
         let (mut cos, mut sin, mut first) = (Vec::new(), Vec::new(), 0);
         for span in spans.iter() {
-            let x = &mut b.x[first * c.d_model..(first + span.n) * c.d_model];
+            let n = span.tokens.len();
+            let x = &mut b.x[first * c.d_model..(first + n) * c.d_model];
             self.weights.embed(span.tokens, x)?;
-            let tables = self.rope.tables(span.regime, span.start, span.n);
+            let tables = self.rope.tables(span.regime, span.cache.n_past(), n);
             cos.extend(tables.0);
             sin.extend(tables.1);
-            first += span.n;
+            first += n;
         }
         for (i, layer) in self.weights.layers.iter().enumerate() {
             interrupt()?;
@@ -102,15 +101,15 @@ impl Shared {
         // The rows whose logits are wanted, moved to the front.
         let (mut from, mut wanted) = (0, 0);
         for span in spans.iter_mut() {
-            span.cache.advance(span.n);
-            from += span.n;
+            span.cache.advance(span.tokens.len());
+            from += span.tokens.len();
             let rows = (from - span.n_logits) * c.d_model..from * c.d_model;
             b.x.copy_within(rows.clone(), wanted * c.d_model);
             b.y.copy_within(rows, wanted * c.d_model);
             wanted += span.n_logits;
-            span.logits.clear();
         }
         if wanted == 0 {
+            spans.iter_mut().for_each(|span| span.logits.clear());
             return Ok(());
         }
         let output = &self.weights.output;
@@ -130,6 +129,7 @@ impl Shared {
         let mut rest = b.logits.as_slice();
         for span in spans {
             let (logits, others) = rest.split_at(span.n_logits * c.n_vocab);
+            span.logits.clear();
             span.logits.extend_from_slice(logits);
             rest = others;
         }
@@ -147,11 +147,9 @@ impl NativeSequence {
     ) -> Result<Span<'a>> {
         self.cache.reserve(tokens.len())?;
         Ok(Span {
-            start: self.cache.n_past(),
             cache: &mut self.cache,
             regime: self.regime,
             tokens,
-            n: tokens.len(),
             n_logits,
             logits,
         })
