@@ -23,6 +23,7 @@ Overflow = Literal["error", "truncate_oldest"]
 Message = dict[str, Any]
 
 OTHER_NAMES = (("max_tokens", "max_new_tokens"), ("repetition_penalty", "repeat_penalty"))
+"""Arguments of `Generator.stream` that have two names: ours, and another library's."""
 
 
 class Chat:

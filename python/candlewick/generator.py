@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Union
 
 from candlewick import _native, models, structured, threads
-from candlewick.chat import Chat
+from candlewick.chat import OTHER_NAMES, Chat
 from candlewick.processors import Processors
 from candlewick.progress import reporting
 from candlewick.score import Score
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 Prompt = Union[str, "Sequence[Mapping[str, Any]]", "Sequence[int]"]
 """A user's text, a list of messages (``{"role": ..., "content": ...}``), or a list of token ids."""
+
+
+_UNSAID = {"max_tokens": None, "repetition_penalty": 1.0}
+"""What an argument with two names is where neither is given."""
 
 
 class Options(TypedDict, total=False):
@@ -364,17 +368,14 @@ class Generator:
         )
 
     def _start(self, prompt: Prompt, arguments: dict[str, Any]) -> tuple[_native.Stream, Reader | None]:
-        for name, other, default in (
-            ("max_tokens", "max_new_tokens", None),
-            ("repetition_penalty", "repeat_penalty", 1.0),
-        ):
+        for name, other in OTHER_NAMES:
             value = arguments.pop(other)
             if value is not None:
                 if arguments[name] is not None:
                     raise TypeError(f"{name} and {other} are two names of the same argument: give one of them")
                 arguments[name] = value
             elif arguments[name] is None:
-                arguments[name] = default
+                arguments[name] = _UNSAID[name]
         prompt, arguments["constraint"], reader = structured.read(arguments, prompt, self.apply_chat_template)
         processor = arguments["logits_processor"]
         if processor is not None:
@@ -383,8 +384,8 @@ class Generator:
 
     def _again(self, prompt_ids: list[int], parameters: Mapping[str, Any]) -> TokenStream:
         """The tokens of what a trace records; its parameters are those that `_start` made of the arguments."""
-        defaults = {**(Generator.stream.__kwdefaults__ or {}), "repetition_penalty": 1.0, "constraint": None}
-        for name in (*structured.NAMES, "max_new_tokens", "repeat_penalty", "raw"):
+        defaults = {**(Generator.stream.__kwdefaults__ or {}), **_UNSAID, "constraint": None}
+        for name in (*structured.NAMES, *(other for _, other in OTHER_NAMES), "raw"):
             del defaults[name]
         parameters = {**defaults, **parameters}
         constraint = parameters["constraint"]

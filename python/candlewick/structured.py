@@ -39,12 +39,14 @@ def read(
     if len(names) > 1:
         raise InvalidRequestError(f"{' and '.join(names)} are given, and a text can follow one of them: give one")
     conversation = _conversation(prompt, arguments["raw"])
-    if tools is not None or tool_choice is not None or conversation is not None:
-        from candlewick.tools import call_prefix, calls_in, messages_with, plain_messages, uses_tools
+    calls_before = conversation is not None and _uses_tools(conversation)
+    if tools is not None or tool_choice is not None or calls_before:
+        # A conversation without calls does not wait for this import.
+        from candlewick.tools import call_prefix, calls_in, messages_with, plain_messages
         from candlewick.tools import read as read_tools
 
         chosen = read_tools(tools, tool_choice)
-        if conversation is not None and (chosen or uses_tools(conversation)):
+        if conversation is not None and (chosen or calls_before):
             in_template = _takes({"role": "system", "content": "x", "tools": "[]"}, apply_chat_template)
             has_role = in_template and _takes({"role": "tool", "content": "x"}, apply_chat_template)
             conversation = plain_messages(conversation, in_template, has_role)
@@ -74,6 +76,11 @@ def _conversation(prompt: Any, raw: bool) -> list[Mapping[str, Any]] | None:
     if isinstance(prompt, Sequence) and prompt and all(isinstance(message, Mapping) for message in prompt):
         return None if raw else list(prompt)
     return None
+
+
+def _uses_tools(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a call, or the result of one, is among the messages."""
+    return any(message.get("role") == "tool" or message.get("tool_calls") for message in messages)
 
 
 def _takes(message: dict[str, str], apply_chat_template: Callable[[Any], str]) -> bool:

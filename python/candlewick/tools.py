@@ -205,11 +205,6 @@ def messages_with(tools: Tools, messages: Sequence[Mapping[str, Any]], in_templa
     return [system, *rest]
 
 
-def uses_tools(messages: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a call, or the result of one, is among the messages."""
-    return any(message.get("role") == "tool" or message.get("tool_calls") for message in messages)
-
-
 def plain_messages(
     messages: Sequence[Mapping[str, Any]], in_template: bool, template_has_role: bool
 ) -> list[Mapping[str, Any]]:

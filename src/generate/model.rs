@@ -123,7 +123,6 @@ impl Model {
 
     /// Logits after `ids`, run in steps of `chunk` tokens; for comparison with references.
     pub fn logits(&self, ids: &[u32], chunk: usize) -> Result<Vec<f32>> {
-        let id = self.scheduler.join();
         let mut job = Job {
             sequence: self.engine.sequence()?,
             tokens: Vec::new(),
@@ -132,10 +131,7 @@ impl Model {
         };
         for tokens in ids.chunks(chunk.max(1)) {
             job.tokens = tokens.to_vec();
-            let (back, result) = self.run(id, job, &mut || Ok(()));
-            self.scheduler.leave(id);
-            result?;
-            job = back.expect("given back where nothing interrupts");
+            job = self.step(job, &mut || Ok(()))?;
         }
         if job.logits.is_empty() {
             return Err(Error::InvalidRequest("no ids to run".into()));
@@ -206,6 +202,14 @@ impl Model {
     /// The token ids of `prompt`, as a stream of it has them.
     pub fn encode(&self, prompt: Prompt) -> Result<Vec<u32>> {
         prompt.encode(self)
+    }
+
+    /// Runs a job that no stream is behind.
+    pub(super) fn step(&self, job: Job, interrupt: Interrupt) -> Result<Job> {
+        let id = self.scheduler.join();
+        let (job, result) = self.run(id, job, interrupt);
+        self.scheduler.leave(id);
+        result.map(|()| job.expect("given back where nothing interrupts"))
     }
 
     /// Runs `job` of the stream `id`, alone or together with what others want: see [`Scheduler::run`].

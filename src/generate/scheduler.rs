@@ -175,6 +175,10 @@ impl Scheduler {
             error: Some(Error::Engine("a step of the engine panicked".into())),
             started: Instant::now(),
         };
+        // A long prompt takes much memory: it should not drive others out of theirs.
+        if pass.jobs.iter().any(|(waiting, _)| waiting.is_prompt()) {
+            kept.leave_room(0);
+        }
         let mut parts = Vec::with_capacity(pass.jobs.len());
         for (waiting, n) in &mut pass.jobs {
             let Job {
@@ -191,10 +195,6 @@ impl Scheduler {
                 logits,
                 failed: None,
             });
-        }
-        // A long prompt takes much memory: it should not drive others out of theirs.
-        if parts.iter().any(|part| part.tokens.len() > 1) {
-            kept.leave_room(0);
         }
         let result = engine.forward(&mut parts, interrupt);
         let failed = parts.into_iter().map(|part| part.failed);

@@ -39,7 +39,6 @@ impl Model {
         sequence.announce(ids.len());
         let mut logprobs = Vec::with_capacity(ids.len() - 1);
         let mut rest = &ids[..ids.len() - 1];
-        let id = self.scheduler.join();
         let mut job = Job {
             sequence,
             tokens: Vec::new(),
@@ -50,10 +49,7 @@ impl Model {
             let n = rest.len().min(most).min(job.sequence.room().max(1));
             let (tokens, after) = rest.split_at(n);
             (job.tokens, job.n_logits) = (tokens.to_vec(), n);
-            let (back, result) = self.run(id, job, interrupt);
-            self.scheduler.leave(id);
-            result?;
-            job = back.expect("given back where nothing interrupts");
+            job = self.step(job, interrupt)?;
             for row in job.logits.chunks_exact(n_vocab) {
                 let next = ids[logprobs.len() + 1];
                 logprobs.push(Logprobs::new(row).of(next));

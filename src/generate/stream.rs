@@ -92,7 +92,6 @@ pub struct Stream {
     request: Request,
     seed: u64,
     prompt: Vec<u32>,
-    generated: Vec<u32>,
     // None before the first step and after the last
     sequence: Option<Box<dyn Sequence>>,
     // The conversation that will want to go on from here
@@ -146,7 +145,6 @@ impl Stream {
             stops: StopStrings::new(request.stop.clone())?,
             seed,
             prompt,
-            generated: Vec::new(),
             sequence: None,
             pin: None,
             n_prefilled: 0,
@@ -244,7 +242,6 @@ impl Stream {
         self.first_token.get_or_insert(now);
         self.last_token = Some(now);
         self.last = Some(id);
-        self.generated.push(id);
         self.n_generated += 1;
         let token = Token {
             id,
@@ -275,16 +272,14 @@ impl Stream {
     /// Keeps what has been run of the prompt and of the chosen tokens, for those that begin like this.
     fn keep(&self, sequence: &dyn Sequence) {
         // The last token was chosen and not run. Guesses after it may have been.
-        let known = self.prompt.len() + self.generated.len().saturating_sub(1);
+        let known = self.prompt.len() + self.n_generated.saturating_sub(1);
         let n = sequence.n_past().min(known);
         if n == 0 {
             return;
         }
         if let Some(fork) = sequence.fork(n) {
-            let ids = self.prompt.iter().chain(&self.generated).take(n).copied();
-            self.model
-                .kept
-                .insert(ids.collect(), fork, self.pin.as_deref());
+            let ids = self.sampler.ids()[..n].to_vec();
+            self.model.kept.insert(ids, fork, self.pin.as_deref());
         }
     }
 

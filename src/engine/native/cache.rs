@@ -164,7 +164,12 @@ impl Cache {
 
     /// Whether the first `n` tokens can be gone on from: the window may have let go what that needs.
     fn holds(&self, n: usize) -> bool {
-        n <= self.end && (n + 1).saturating_sub(self.heads.window) >= self.first
+        n <= self.end && self.sees_all(n, self.first)
+    }
+
+    /// Whether the query after `n` tokens sees nothing before position `first`.
+    fn sees_all(&self, n: usize, first: usize) -> bool {
+        (n + 1).saturating_sub(self.heads.window) >= first
     }
 
     /// Forgets the tokens from `n` on; false where the window has already let go what the rest needs.
@@ -199,8 +204,8 @@ impl Cache {
     /// be no such cache.
     pub(super) fn stored_bytes(&self, n: usize, first: usize) -> Option<u64> {
         let fits = first.is_multiple_of(PAGE) && first < n && n <= self.n_ctx;
-        let seen = (n + 1).saturating_sub(self.heads.window) >= first;
-        (fits && seen).then(|| (n - first).div_ceil(PAGE) as u64 * self.page_bytes() as u64)
+        (fits && self.sees_all(n, first))
+            .then(|| (n - first).div_ceil(PAGE) as u64 * self.page_bytes() as u64)
     }
 
     /// Fills this cache, which is empty, with `n` tokens whose first page begins at `first`; `read` gives the pages'
