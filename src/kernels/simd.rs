@@ -14,7 +14,9 @@ pub(super) trait Simd: Copy {
     const ROWS: usize;
     /// Signed weights are stored with this added, so that they are unsigned; 0 where the product takes them as they are.
     const WIDE_BIAS: i32;
-    /// Whether [`Self::dot_two`] is better than two of the others.
+    /// Whether the weights of two sub-blocks of 32 inputs fit into registers, with what else a product needs.
+    const PAIRS: bool = false;
+    /// Whether [`Self::dot_two`] is better than two of the others; not with [`Self::PAIRS`].
     const TWO: bool = false;
     /// (ROWS, 4) bytes.
     type Bytes: Copy;

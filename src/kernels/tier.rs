@@ -52,9 +52,15 @@ macro_rules! tier {
             use super::*;
 
             $(#[target_feature(enable = $features)])?
-            unsafe fn tile<F: Format, const N: usize>(job: &Job) {
+            unsafe fn one<F: Format>(job: &Job) {
                 // SAFETY: the caller's; the features are this function's.
-                unsafe { product::tile::<$simd, F, N>(job) }
+                unsafe { product::one::<$simd, F>(job) }
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn many<F: Format>(job: &Job) {
+                // SAFETY: as above.
+                unsafe { product::many::<$simd, F>(job) }
             }
 
             $(#[target_feature(enable = $features)])?
@@ -117,8 +123,8 @@ macro_rules! tier {
                 macro_rules! kernels {
                     ($f:ty) => {
                         Products {
-                            one: tile::<$f, 1>,
-                            many: tile::<$f, TOKENS>,
+                            one: one::<$f>,
+                            many: many::<$f>,
                             tokens: TOKENS,
                         }
                     };

@@ -107,7 +107,7 @@ struct Sums([[[__m512i; 16]; 2]; GROUP / 16]);
 /// Computes `job`, up to [`TOKENS`] tokens: whole sixteens on the matrix unit.
 ///
 /// # Safety
-/// As for [`product::tile`] with [`Avx512Vnni`]; and [`is_available`] has said yes.
+/// As for [`product::many`] with [`Avx512Vnni`]; and [`is_available`] has said yes.
 #[inline(always)]
 pub(in crate::kernels) unsafe fn tile<F: Format>(job: &Job) {
     const { assert!(F::BLOCK == 256) };
@@ -118,7 +118,7 @@ pub(in crate::kernels) unsafe fn tile<F: Format>(job: &Job) {
         asm!("tilerelease", options(nostack, nomem));
     }
     if n < job.n {
-        product::tile::<Avx512Vnni, F, { product::TOKENS }>(&Job {
+        product::many::<Avx512Vnni, F>(&Job {
             quants: job.quants.add(n * 64),
             scales: job.scales.add(n),
             sums16: job.sums16.add(n * 16),
@@ -137,15 +137,8 @@ unsafe fn sixteens<F: Format>(job: &Job, n: usize) {
     let mut planes = Planes([[_mm512_setzero_si512(); 64]; 2]);
     let mut sums = Sums([[[_mm512_setzero_si512(); 16]; 2]; GROUP / 16]);
     for b in 0..job.n_blocks {
-        let block = job.weights.add(b * F::BYTES);
         let first = b * job.stride;
-        let mut x = Block {
-            weights: block,
-            quants: job.quants.add(first * F::BLOCK),
-            stride: job.stride,
-            scales: &F::scales(block),
-            n: GROUP,
-        };
+        let mut x = Block::new::<F>(job, b, GROUP);
         unpack::<F, 0>(&x, &mut planes);
         unpack::<F, 1>(&x, &mut planes);
         unpack::<F, 2>(&x, &mut planes);
@@ -169,7 +162,8 @@ unsafe fn sixteens<F: Format>(job: &Job, n: usize) {
                 let high = _mm512_slli_epi32::<8>(high[t % 16]);
                 *isum = _mm512_add_epi32(low[t % 16], high);
             }
-            product::finish::<Avx512Vnni, F, GROUP>(&x, 0, job, first + t, &mut isum, acc);
+            let (isum, acc) = (isum.as_ptr(), acc.as_mut_ptr());
+            product::finish::<Avx512Vnni, F>(&x, 0, job, first + t, isum, acc);
         }
     }
     for t in 0..n {

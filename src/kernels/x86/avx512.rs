@@ -17,6 +17,7 @@ pub(in crate::kernels) struct Avx512;
 impl Simd for Avx512 {
     const ROWS: usize = 16;
     const WIDE_BIAS: i32 = 0;
+    const PAIRS: bool = true;
     type Bytes = __m512i;
     type Int = __m512i;
     type Float = __m512;
