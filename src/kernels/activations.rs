@@ -156,15 +156,15 @@ impl Writer {
                     let q = self
                         .quants
                         .add((at / chunk * self.n + t) * chunk + at % chunk);
+                    // In an array of their own, so that the compiler sees that they do not overlap x and uses vectors.
+                    let mut values = [0i8; 32];
+                    for (value, x) in values.iter_mut().zip(x) {
+                        *value = x.mul_add(scale, MAGIC).to_bits() as i8;
+                    }
+                    q.cast::<[i8; 32]>().write_unaligned(values);
                     let mut sums = [0i32; 2];
-                    for (half, x) in x.chunks_exact(16).enumerate() {
-                        let mut sum = 0;
-                        for (j, x) in x.iter().enumerate() {
-                            let value = x.mul_add(scale, MAGIC).to_bits() as i8;
-                            *q.add(half * 16 + j) = value;
-                            sum += i32::from(value);
-                        }
-                        sums[half] = sum;
+                    for (sum, values) in sums.iter_mut().zip(values.chunks_exact(16)) {
+                        *sum = values.iter().map(|&value| i32::from(value)).sum();
                     }
                     let at = (b * self.n + t) * (BLOCK / 16) + 2 * s;
                     *self.sums16.add(at) = sums[0] as i16;
