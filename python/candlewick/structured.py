@@ -27,6 +27,8 @@ class Reader:
 
     parse: Callable[[str], Any] | None = None
     calls: Callable[[str], list[ToolCall]] | None = None
+    marker: str | None = None
+    """What a text that calls begins with, and no other does."""
 
 
 def read(
@@ -56,7 +58,8 @@ def read(
             in_template = False
         if chosen:
             prefix = call_prefix(in_template)
-            return prompt, chosen.constraint(prefix), Reader(calls=functools.partial(calls_in, prefix=prefix))
+            reader = Reader(calls=functools.partial(calls_in, prefix=prefix), marker=f"{prefix}[")
+            return prompt, chosen.constraint(prefix), reader
     if json_schema is not None:
         from candlewick.schema import shape
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from candlewick import __version__
-from candlewick.cli import bench, cached, chat, completion, info, pull, replay, run
+from candlewick.cli import bench, cached, chat, completion, info, pull, replay, run, serve
 
 EXAMPLES = """\
 examples:
@@ -43,6 +43,13 @@ def parser() -> argparse.ArgumentParser:
     _model_options(command)
     _generation_options(command)
     command.set_defaults(command=chat.run)
+
+    command = commands.add_parser(
+        "serve", help="serve a model: OpenAI's API and a chat page", description=serve.__doc__, epilog=serve.EXAMPLES
+    )
+    _model_options(command)
+    _server_options(command)
+    command.set_defaults(command=serve.run)
 
     command = commands.add_parser(
         "replay", help="generate a recorded text again", description=replay.__doc__, epilog=replay.EXAMPLES
@@ -120,6 +127,32 @@ def _model_options(command: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or metal (default: %(default)s)")
     group.add_argument("--n-ctx", type=int, metavar="N", help="context in tokens (default: the model's)")
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all this process may use)")
+
+
+def _server_options(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("server")
+    group.add_argument(
+        "--host", default="127.0.0.1", help="the address to listen on; 0.0.0.0 is all (default: %(default)s)"
+    )
+    group.add_argument("--port", type=int, default=8000, help="0 is any that is free (default: %(default)s)")
+    group.add_argument(
+        "--api-key",
+        action="append",
+        metavar="KEY",
+        help=f"ask for a key; may be given several times (default: {serve.KEY}, which other users do not see)",
+    )
+    group.add_argument(
+        "--cors-origin", action="append", metavar="URL", help="a site whose pages may call this; may be repeated"
+    )
+    group.add_argument(
+        "--max-running", type=int, metavar="N", default=32, help="answers at once (default: %(default)s)"
+    )
+    group.add_argument(
+        "--max-waiting", type=int, metavar="N", default=64, help="requests in the queue (default: %(default)s)"
+    )
+    group.add_argument(
+        "--timeout", type=float, metavar="S", default=600.0, help="seconds for a request (default: %(default)g)"
+    )
 
 
 def _generation_options(command: argparse.ArgumentParser) -> None:
