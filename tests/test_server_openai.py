@@ -249,7 +249,7 @@ def test_completions(client: openai.OpenAI, demo: Generator) -> None:
     expected = demo.generate(prompt, raw=True, seed=2, max_tokens=30)
     choice = answer.choices[0]
     assert (choice.text, choice.finish_reason) == (expected.text, expected.finish_reason)
-    assert "".join(choice.logprobs.tokens) == choice.text
+    assert "".join(choice.logprobs.tokens) == choice.text and all(choice.logprobs.tokens)
     assert choice.logprobs.text_offset[:2] == [0, len(choice.logprobs.tokens[0])]
     assert all(1 <= len(others) <= 2 for others in choice.logprobs.top_logprobs)
     assert client.completions.create(model="demo", prompt=prompt, seed=2).usage.completion_tokens == 16

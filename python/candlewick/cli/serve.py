@@ -36,11 +36,10 @@ def run(options: argparse.Namespace) -> int:
         from candlewick.server import Limits, create_app
         from candlewick.server import run as serving
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] == "candlewick":
+        package = (error.name or "candlewick").split(".")[0]
+        if package == "candlewick":
             raise
-        raise Error(
-            f"the server needs {error.name}, which is not installed: pip install 'candlewick[server]'"
-        ) from None
+        raise Error(f"the server needs {package}, which is not installed: pip install 'candlewick[server]'") from None
 
     limits = Limits(max_running=options.max_running, max_waiting=options.max_waiting, request_s=options.timeout)
     if limits.max_running < 1 or limits.max_waiting < 0 or not limits.request_s > 0:

@@ -20,8 +20,8 @@ class Piece(NamedTuple):
 async def pieces(stream: TokenStream) -> AsyncIterator[Piece]:
     """The pieces of one answer.
 
-    A token that shows no text yet comes with the one that completes its character. The tokens that ended the answer,
-    an end token or those of a stop string, are no part of it.
+    A token that shows no text yet comes with the one that completes its character. Tokens that show none at the end,
+    an end token or those of a stop string, are no part of the answer.
     """
     waiting: list[Token] = []
     async for token in stream:
@@ -29,8 +29,6 @@ async def pieces(stream: TokenStream) -> AsyncIterator[Piece]:
         if token.text:
             yield Piece(token.text, waiting)
             waiting = []
-    if waiting and stream.finish_reason == "length":
-        yield Piece("", waiting)
 
 
 async def together(streams: Sequence[TokenStream]) -> AsyncIterator[tuple[int, Piece | None]]:

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 
 from candlewick.server import chat, completions, openapi, page, responses, schemas
 from candlewick.server.endpoint import Endpoint
@@ -97,7 +97,7 @@ def create_app(
             Route("/health", health),
             Route("/metrics", metrics),
             Route("/openapi.json", schema),
-            Mount("/", routes=page.routes()),
+            *page.routes(),
         ],
         middleware=[
             Middleware(Observed, metrics=service.metrics),

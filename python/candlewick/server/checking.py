@@ -59,6 +59,10 @@ def check(value: Any, schema: Schema, path: str = "") -> None:
 
 def _check_object(value: dict[str, Any], schema: Schema, path: str) -> None:
     properties = schema.get("properties", {})
+    for name, field in properties.items():
+        # An object of another kind lacks this and that; its kind is what is wrong.
+        if name in value and "const" in field:
+            check(value[name], field, _join(path, name))
     for name in schema.get("required", ()):
         if name not in value:
             place = _join(path, name)
@@ -102,7 +106,11 @@ def _branch(value: Any, branches: list[Schema], path: str) -> Schema:
             if name not in value:
                 raise ApiError(400, f"`{place}` is missing", param=place, code="missing_required_parameter")
             raise _wrong(place, value[name], _or(expected), "invalid_value")
-    expected = list(dict.fromkeys(_types(branch) for branch in branches))
+    alike = [branch for branch in branches if _is_type(value, branch)]
+    if len(alike) == 1:
+        # What is wrong is further in.
+        return alike[0]
+    expected = list(dict.fromkeys(_types(branch) for branch in branches if branch.get("type") != "null"))
     raise _wrong(path, value, _or(expected), "invalid_type")
 
 
