@@ -21,7 +21,8 @@ WHEEL_PYTHON ?= $(PYTHON)
 CARGO_DENY ?= 0.20.2
 TOOLS := target/tools/bin
 
-.PHONY: help demo test test-rust test-schemas test-aarch64 test-python lint stubs deny miri tsan bench-download wheel test-wheel \
+.PHONY: help demo test test-rust test-schemas test-load test-openapi test-page test-aarch64 test-python lint stubs deny \
+	miri tsan bench-download wheel test-wheel \
 	wheel-aarch64 test-wheel-aarch64 test-baseline sdist test-sdist check-dist docs pictures clean
 
 help: ## list the targets
@@ -41,6 +42,15 @@ test-rust: ## Rust tests
 
 test-schemas: $(VENV)/package ## JSON Schema's own test suite against what models write under it
 	$(BIN)/python scripts/test_schemas.py
+
+test-load: $(VENV)/package ## 200 clients of the server for a minute, many of them ill-behaved
+	$(BIN)/python scripts/test_load.py
+
+test-openapi: $(VENV)/package $(VENV)/openapi-tools ## what schemathesis makes of the server's OpenAPI document
+	$(BIN)/python scripts/test_openapi.py
+
+test-page: $(VENV)/package $(VENV)/page-tools ## the chat page in a Chromium, which must be there; draws the pictures of docs/
+	$(BIN)/python -m pytest scripts/test_page.py
 
 test-aarch64: ## the kernels and the ids they lead to on 64-bit ARM, cross-compiled and run under qemu
 	scripts/test_kernels_aarch64.sh
@@ -120,6 +130,14 @@ $(VENV)/tools: pyproject.toml
 
 $(VENV)/dist-tools: $(VENV)/tools
 	$(BIN)/python -m pip install --quiet --group dist
+	touch $@
+
+$(VENV)/openapi-tools: $(VENV)/tools
+	$(BIN)/python -m pip install --quiet --group openapi
+	touch $@
+
+$(VENV)/page-tools: $(VENV)/tools
+	$(BIN)/python -m pip install --quiet --group page
 	touch $@
 
 $(VENV)/docs-tools: $(VENV)/tools

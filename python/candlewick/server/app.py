@@ -54,7 +54,7 @@ def create_app(
         info = generator.info
         model = info["name"] or info["path"].stem
     service = Service(generator, model, limits or Limits())
-    document = openapi.document()
+    document = openapi.document(service.model)
 
     async def models(request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [describe(service)]})

@@ -27,6 +27,10 @@ class Counter:
     def add(self, n: float, *labels: str) -> None:
         self._values[labels] = self._values.get(labels, 0) + n
 
+    def values(self) -> dict[tuple[str, ...], float]:
+        """The counts so far, by their labels."""
+        return dict(self._values)
+
     def lines(self) -> Iterator[str]:
         yield from _head(self._name, self._about, "counter")
         for values, n in self._values.items():

@@ -21,8 +21,12 @@ _ERRORS = {
 }
 
 
-def document() -> dict[str, Any]:
-    """All of it."""
+BODIES = {"Chat": schemas.CHAT, "Completion": schemas.COMPLETION, "Response": schemas.RESPONSE}
+
+
+def document(model: str) -> dict[str, Any]:
+    """All of it, for a server of ``model``."""
+    name = {"type": "string", "enum": [model]}
     chat = _answer("chat.completion", {"choices": schemas.array(schemas.ANY_OBJECT, 1), "usage": schemas.ANY_OBJECT})
     completion = _answer(
         "text_completion", {"choices": schemas.array(schemas.ANY_OBJECT, 1), "usage": schemas.ANY_OBJECT}
@@ -51,9 +55,7 @@ def document() -> dict[str, Any]:
             "/v1/models/{model}": {
                 "get": {
                     **_get("The model, by its name.", {"application/json": {"schema": _MODEL}}, ("401", "403", "404")),
-                    "parameters": [
-                        {"name": "model", "in": "path", "required": True, "schema": schemas.text(minLength=1)}
-                    ],
+                    "parameters": [{"name": "model", "in": "path", "required": True, "schema": name}],
                 }
             },
             "/health": {
@@ -74,15 +76,17 @@ def document() -> dict[str, Any]:
         },
         "components": {
             "schemas": {
-                "Chat": schemas.CHAT,
-                "Completion": schemas.COMPLETION,
-                "Response": schemas.RESPONSE,
+                **{title: _with_model(body, name) for title, body in BODIES.items()},
                 "Error": _ERROR,
             },
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{"key": []}, {}],
     }
+
+
+def _with_model(body: Schema, name: Schema) -> Schema:
+    return {**body, "properties": {**body["properties"], "model": name}}
 
 
 def _object(**properties: Schema) -> Schema:
@@ -107,7 +111,7 @@ def _answer(kind: str, fields: dict[str, Schema]) -> Schema:
 def _post(summary: str, body: str, answer: Schema, *, streams: bool) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": answer}}
     if streams:
-        content["text/event-stream"] = {"schema": schemas.text()}
+        content["text/event-stream"] = {}
     schema = {"$ref": f"#/components/schemas/{body}"}
     return {
         "summary": summary,

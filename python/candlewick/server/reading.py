@@ -55,7 +55,7 @@ def _too_large(most: int) -> ApiError:
 
 def _json(body: bytes) -> Any:
     try:
-        value = json.loads(body.decode(), parse_constant=_no_number)
+        value = json.loads(body.decode(), parse_float=_number, parse_constant=_no_number)
         if _HALF_CHARACTER.search(body):
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
@@ -67,6 +67,12 @@ def _json(body: bytes) -> Any:
     except ValueError as error:
         raise ApiError(400, f"the body is not JSON: {error}") from None
     return value
+
+
+def _number(digits: str) -> float:
+    """2.0 is an integer to JSON Schema."""
+    number = float(digits)
+    return int(number) if number.is_integer() and abs(number) < 2**53 else number
 
 
 def _no_number(name: str) -> NoReturn:

@@ -69,20 +69,15 @@ async function answer(parent) {
   say("The model answers.");
   const before = conversation.upTo(conversation.turns[parent]).map(({ role, text: content }) => ({ role, content }));
   const system = settings.system?.trim() ? [{ role: "system", content: settings.system }] : [];
-  const body = {
-    model: model?.id,
-    messages: [...system, ...before],
-    logprobs: true,
-    top_logprobs: 5,
-    ...panel.options(),
-  };
+  const asked = { messages: [...system, ...before], logprobs: true, top_logprobs: 5, ...panel.options() };
   const redraw = drawing(turn);
   try {
-    for await (const chunk of api.chat(body, stopper.signal)) take(turn, chunk, redraw);
+    if (!model) await meet();
+    for await (const chunk of api.chat({ model: model.id, ...asked }, stopper.signal)) take(turn, chunk, redraw);
   } catch (error) {
     if (error.name !== "AbortError") {
       turn.error = error.message;
-      if (error.status === 401) byId("panel").showModal();
+      if (error.status === 401) notMet(error);
     }
   }
   turn.running = false;
@@ -104,8 +99,8 @@ function take(turn, chunk, redraw) {
   }
   turn.text += choice.delta.content ?? "";
   for (const token of choice.logprobs?.content ?? []) {
-    const others = token.top_logprobs.map((other) => [other.token, round(other.logprob)]);
-    turn.tokens.push([token.token, round(token.logprob), others]);
+    const others = token.top_logprobs.filter((other) => other.id !== token.id);
+    turn.tokens.push([token.token, round(token.logprob), others.map((other) => [other.token, round(other.logprob)])]);
   }
   if (choice.finish_reason) {
     turn.cut = choice.finish_reason === "length";
@@ -171,17 +166,18 @@ function beginnings() {
   );
 }
 
+// Asks which model is here.
 async function meet() {
-  try {
-    model = await api.model();
-    byId("model").textContent = model.id;
-    panel.card(model, speeds);
-    beginnings();
-  } catch (error) {
-    say(error.message);
-    byId("model").textContent = error.status === 401 ? "An API key is needed" : "not reached";
-    if (error.status === 401 && !byId("panel").open) byId("panel").showModal();
-  }
+  model = await api.model();
+  byId("model").textContent = model.id;
+  panel.card(model, speeds);
+  beginnings();
+}
+
+function notMet(error) {
+  say(error.message);
+  byId("model").textContent = error.status === 401 ? "An API key is needed" : "The server is not reached";
+  if (error.status === 401 && !byId("panel").open) byId("panel").showModal();
 }
 
 function wear(theme) {
@@ -243,9 +239,9 @@ press();
 
 addEventListener("scroll", hide, { passive: true });
 addEventListener("pagehide", () => conversation.save());
-byId("panel").addEventListener("keychange", meet);
+byId("panel").addEventListener("keychange", () => meet().catch(notMet));
 panel.build();
 show();
 beginnings();
-meet();
+meet().catch(notMet);
 prompt.focus();

@@ -20,7 +20,7 @@ function inline(text) {
 }
 
 const BLOCKS = [
-  [/^#{1,6}\s+(.*)/, (lines) => element("h4", {}, ...inline(lines[0])), true],
+  [/^#{1,6}\s+(.*)/, (lines) => element("h2", {}, ...inline(lines[0])), true],
   [/^\s*[-*+]\s+(.*)/, (lines) => element("ul", {}, ...lines.map((line) => element("li", {}, ...inline(line))))],
   [/^\s*\d+[.)]\s+(.*)/, (lines, first) => {
     const start = parseInt(first, 10);

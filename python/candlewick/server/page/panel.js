@@ -59,6 +59,10 @@ export function build() {
 
   const panel = byId("panel");
   byId("key").value = key.get();
+  byId("access").addEventListener("submit", (event) => {
+    event.preventDefault();
+    panel.close();
+  });
   byId("key").addEventListener("change", () => {
     key.set(byId("key").value.trim());
     panel.dispatchEvent(new Event("keychange"));

@@ -60,17 +60,17 @@ function row(text, logprob, chosen) {
 function show(span, [text, logprob, others]) {
   hide();
   const tip = byId("tip");
-  const rest = others.filter(([other]) => other !== text);
-  tip.replaceChildren(row(text, logprob, true), ...rest.map(([other, share]) => row(other, share, false)));
+  tip.replaceChildren(row(text, logprob, true), ...others.map(([other, share]) => row(other, share, false)));
   tip.hidden = false;
   span.classList.add("open");
   span.setAttribute("aria-describedby", "tip");
   const [place] = span.getClientRects();
   const { width, height } = tip.getBoundingClientRect();
   const left = Math.min(Math.max(place.left, 8), innerWidth - width - 8);
-  const above = place.top - height - 6;
+  const below = place.bottom + 6;
+  const composer = byId("composer").getBoundingClientRect().top;
   tip.style.left = `${left}px`;
-  tip.style.top = `${above > 60 ? above : place.bottom + 6}px`;
+  tip.style.top = `${below + height < composer ? below : place.top - height - 6}px`;
 }
 
 export function hide() {
