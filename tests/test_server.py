@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import socket
 import threading
 import time
@@ -14,9 +15,12 @@ from typing import Any
 import httpx
 import pytest
 from serving import HAIKU, Serving, events, eventually, serving
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient
 
 from candlewick import Generator
-from candlewick.server import Limits
+from candlewick.server import Limits, create_app
 
 CHAT = "/v1/chat/completions"
 KEY = "sk-correct-horse"
@@ -99,6 +103,28 @@ def test_keys(demo: Generator, caplog: pytest.LogCaptureFixture) -> None:
         httpx.get(f"{server.url}/v1/models?api_key={KEY}")
     mine = [record for record in caplog.records if record.name.startswith("candlewick")]
     assert mine and not any(KEY in record.getMessage() for record in mine)
+
+
+def test_mounted_under_a_path_it_asks_for_a_key_too(demo: Generator) -> None:
+    app = Starlette(routes=[Mount("/llm", create_app(demo, model="demo", api_keys=[KEY]))])
+    with TestClient(app) as client:
+        for path in ("/llm/v1/models", "/llm/metrics", "/llm/v1//models", "/llm/nowhere"):
+            assert client.get(path).status_code == 401
+        for path in ("/llm/", "/llm/app.js", "/llm/health", "/llm/openapi.json"):
+            assert client.get(path).status_code == 200
+        assert client.get("/llm/v1/models", headers={"authorization": f"Bearer {KEY}"}).status_code == 200
+
+
+def test_the_page_asks_nothing_of_any_other_place(server: Serving) -> None:
+    answer = httpx.get(f"{server.url}/")
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+    files = re.findall(r'(?:src|href)="([^"#]+)"', answer.text)
+    assert {"app.js", "style.css", "icon.svg"} <= set(files)
+    for name in files:
+        assert httpx.get(f"{server.url}/{name}").status_code == 200
+    # A page that is mounted under a path finds its files there.
+    assert not any(name.startswith("/") for name in files)
 
 
 def test_any_key_is_accepted_where_none_is_set(server: Serving) -> None:

@@ -145,6 +145,18 @@ def test_tools(client: openai.OpenAI, choice: object) -> None:
     assert after.choices[0].message.content
 
 
+def test_a_function_gets_no_arguments_that_it_does_not_name(client: openai.OpenAI) -> None:
+    parameters = {key: value for key, value in WEATHER["function"]["parameters"].items() if key[0] != "a"}
+    tool = {"type": "function", "function": {**WEATHER["function"], "parameters": parameters}}
+    answer = client.chat.completions.create(
+        model="demo", messages=MESSAGES, tools=[tool], tool_choice="required", temperature=1.5, n=6, seed=1
+    )
+    for choice in answer.choices:
+        for call in choice.message.tool_calls:
+            if choice.finish_reason == "tool_calls":
+                assert set(json.loads(call.function.arguments)) <= {"place", "days"}
+
+
 def test_tools_by_the_piece(client: openai.OpenAI, demo: Generator) -> None:
     messages = [{"role": "user", "content": "Is it cold in Oulu?"}]
     given = {"tools": [WEATHER], "tool_choice": "required", "max_tokens": 300, "seed": 3}

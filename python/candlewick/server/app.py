@@ -42,7 +42,8 @@ def create_app(
     Args:
         generator: Who answers. It is not closed with the application.
         model: What requests call it; ``None`` is the name in the file, or the file's.
-        api_keys: Requests to ``/v1`` and ``/metrics`` must bring one of these; without any, all are answered.
+        api_keys: Requests must bring one of these, but for the page, ``/health`` and ``/openapi.json``; without any,
+            all are answered.
         limits: How much is done at once; ``None`` is `Limits`' defaults.
         cors_origins: Other sites whose pages may call this one, such as ``"https://example.org"``; ``"*"`` is all.
         hosts: Without keys, the names that the server answers to; ``None`` is any.
@@ -54,6 +55,7 @@ def create_app(
         info = generator.info
         model = info["name"] or info["path"].stem
     service = Service(generator, model, limits or Limits())
+    files = page.routes()
     document = openapi.document(service.model)
 
     async def models(request: Request) -> Response:
@@ -97,12 +99,12 @@ def create_app(
             Route("/health", health),
             Route("/metrics", metrics),
             Route("/openapi.json", schema),
-            *page.routes(),
+            *files,
         ],
         middleware=[
             Middleware(Observed, metrics=service.metrics),
             *([_cors(cors_origins)] if cors_origins else []),
-            Middleware(Guarded, keys=api_keys, hosts=hosts),
+            Middleware(Guarded, keys=api_keys, hosts=hosts, page=[route.path for route in files]),
         ],
         exception_handlers={HTTPException: _http_error, ApiError: _api_error},
         lifespan=lifespan,

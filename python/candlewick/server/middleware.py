@@ -24,18 +24,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
-_KNOWN = frozenset(
-    [
-        "/v1/chat/completions",
-        "/v1/completions",
-        "/v1/responses",
-        "/v1/models",
-        "/health",
-        "/metrics",
-        "/",
-        "/openapi.json",
-    ]
+# Those that are counted one by one; what else is asked for would be labels without end.
+_COUNTED = frozenset(
+    ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/models", "/health", "/metrics", "/"]
 )
+_OPEN = frozenset(["/health", "/openapi.json"])
+
+
+def _path(scope: Scope) -> str:
+    """Where the request goes, wherever the application is mounted."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 class Observed:
@@ -72,22 +71,25 @@ class Observed:
                 await Reply(observe).fail(ApiError(500, "something went wrong in this server, which has it in its log"))
         finally:
             took_s = time.monotonic() - started
-            path = scope["path"]
-            self._metrics.requests.add(1, path if path in _KNOWN else "other", str(status))
+            path = _path(scope)
+            self._metrics.requests.add(1, path if path in _COUNTED else "other", str(status))
             self._metrics.request_s.observe(took_s)
             # Without what follows "?" and without headers: neither is a place for keys, and yet they are found there.
             log.info("%s %.200r %d %.3f s (%s)", scope["method"], path, status, took_s, request_id)
 
 
 class Guarded:
-    """Asks for a key where there are secrets or work: under ``/v1`` and at ``/metrics``.
+    """Asks for a key, but for the page, ``/health`` and ``/openapi.json``.
 
     Without keys, any is accepted. Then a server for this machine alone answers to no other name than this machine's:
     else a page in its browser could reach it under a name of its own that leads here (DNS rebinding).
     """
 
-    def __init__(self, app: ASGIApp, keys: Collection[str], hosts: Collection[str] | None) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: Collection[str], hosts: Collection[str] | None, page: Collection[str]
+    ) -> None:
         self._app = app
+        self._open = _OPEN.union(page)
         self._digests = [_digest(key) for key in keys]
         self._hosts = hosts
 
@@ -101,7 +103,7 @@ class Guarded:
         await self._app(scope, receive, send)
 
     def _key(self, scope: Scope, headers: Headers) -> ApiError | None:
-        if not scope["path"].startswith("/v1/") and scope["path"] != "/metrics":
+        if _path(scope) in self._open:
             return None
         scheme, _, key = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from candlewick.schema import closed
 from candlewick.server.errors import ApiError
 
 _SAME = ("temperature", "frequency_penalty", "presence_penalty", "top_k", "min_p", "repetition_penalty")
@@ -65,4 +66,7 @@ def functions(body: Mapping[str, Any]) -> dict[str, Any]:
         if choice not in (None, "none", "auto"):
             raise ApiError(400, "`tool_choice` is given without tools: give both", param="tool_choice")
         return {}
-    return {} if choice == "none" else {"tools": tools, "tool_choice": choice}
+    if choice == "none":
+        return {}
+    # A function has no arguments but those that it names, and few who describe one say so.
+    return {"tools": closed(tools), "tool_choice": choice}
