@@ -18,7 +18,13 @@ from platforms import ABIS, PLATFORMS, sdist_name, version, wheel_name
 
 MAX_WHEEL_BYTES = 12_000_000
 # What every wheel has beside the extension module.
-IN_WHEEL = {"candlewick/__init__.py", "candlewick/_native.pyi", "candlewick/demo.gguf", "candlewick/py.typed"}
+IN_WHEEL = {
+    "candlewick/__init__.py",
+    "candlewick/_native.pyi",
+    "candlewick/demo.gguf",
+    "candlewick/py.typed",
+    "candlewick/server/page/index.html",
+}
 IN_SDIST = {"Cargo.toml", "Cargo.lock", "PKG-INFO", "pyproject.toml", "LICENSE-APACHE", "LICENSE-MIT", "src/lib.rs"}
 # Local settings and what only a checkout needs. `.cargo` would make an ARM build from the sdist need fp16.
 NOT_IN_SDIST = {".cargo", ".ci", ".git", ".github", ".venv", "target", "dist"}

@@ -58,8 +58,9 @@ def server(generator: Generator) -> Iterator[Serving]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    assert program, "no chromium here: install it, or name it with CHROMIUM"
+    name = os.environ.get("CHROMIUM", "chromium")
+    program = shutil.which(name)
+    assert program, f"no {name} here: install it, or name another with CHROMIUM"
     # A container's root has no namespaces for the sandbox.
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])

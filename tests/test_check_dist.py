@@ -43,6 +43,7 @@ def make_wheel(path: Path, *, without: str = "", extra: dict[str, bytes] | None 
             "candlewick/_native.abi3.so",
             "candlewick/_native.pyi",
             "candlewick/demo.gguf",
+            "candlewick/server/page/index.html",
             "candlewick/py.typed",
             f"{info}/METADATA",
             f"{info}/licenses/LICENSE-APACHE",

@@ -235,6 +235,21 @@ def test_those_that_dawdle(demo: Generator) -> None:
             slow_body.sendall(request(b'{"model":', length=1000))
             assert everything(silent) == everything(half) == b""
             assert everything(slow_body).startswith(b"HTTP/1.1 408 ")
+        with connected(server) as second:
+            # After a good request, the beginning of another
+            second.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert second.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+            second.sendall(b"GET /hea")
+            assert everything(second) in (b"", b'{"status":"ok"}')
+        with connected(server) as ignored:
+            # A body that comes though its request is answered
+            ignored.sendall(request(length=1 << 30).replace(CHAT.encode(), b"/nowhere"))
+            answer = ignored.recv(1 << 16)
+            with contextlib.suppress(OSError):
+                while True:
+                    ignored.sendall(b" ")
+                    time.sleep(0.02)
+            assert answer.startswith(b"HTTP/1.1 404 ")
         assert server.post(CHAT, HAIKU).status_code == 200
 
 

@@ -53,6 +53,7 @@ def error(response: httpx.Response, status: int = 400) -> dict[str, Any]:
         (b'{"a":' * 100_000, "too deep"),
         (b'{"model": NaN}', "NaN is no number of JSON"),
         (b'{"model": -Infinity}', "no number of JSON"),
+        (b'{"model": 1e999}', "1e999 is no number of double precision"),
         (b'{"model": "\\ud800"}', "lone surrogate"),
         (b"1" * 5000, "the body is"),
         (b"[]", "the body is an array of 0 items, expected an object"),
@@ -258,6 +259,24 @@ def test_other_methods_and_places(server: Serving, path: str) -> None:
         error(httpx.get(server.url + path), 405 if path == "/v1/chat/completions" else 404)
     elif path != "/v1/models":
         assert error(httpx.get(server.url + path), 404)["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize("depth", [100, 400, 900, 3000, 8000])
+def test_deep_objects_where_any_are_taken(server: Serving, depth: int) -> None:
+    schema = '{"type":"object","properties":{"a":' * depth + '{"type":"string"}' + "}}" * depth
+    function = f'{{"name": "f", "parameters": {schema}}}'
+    for path, fields in [
+        (CHAT, f'"tools": [{{"type": "function", "function": {function}}}], "tool_choice": "required"'),
+        (CHAT, f'"response_format": {{"type": "json_schema", "json_schema": {{"name": "x", "schema": {schema}}}}}'),
+        (CHAT, f'"metadata": {schema}'),
+        (RESPONSE, f'"metadata": {schema}'),
+        (RESPONSE, f'"tools": [{{"type": "function", {function[1:]}]'),
+        (RESPONSE, f'"text": {{"format": {{"type": "json_schema", "name": "x", "schema": {schema}}}}}'),
+    ]:
+        rest = json.dumps(GOOD[path] | {"max_tokens" if path == CHAT else "max_output_tokens": 3})[1:]
+        body = f"{{{fields}, {rest}".encode()
+        answer = httpx.post(server.url + path, content=body, headers={"content-type": "application/json"}, timeout=60)
+        assert answer.status_code == 200 or error(answer)["message"], answer.text
 
 
 def test_whole_numbers_may_have_a_point(server: Serving) -> None:

@@ -71,6 +71,9 @@ def from_exception(error: Exception, request: Mapping[str, Any]) -> ApiError | N
         return ApiError(400, str(error), param=param, code="invalid_value")
     if isinstance(error, OutOfMemoryError):
         return ApiError(503, str(error), code="out_of_memory", retry_after_s=5)
+    if isinstance(error, RecursionError):
+        # JSON can be read deeper than it can be gone through.
+        return ApiError(400, "something in the request has brackets in each other too deep", code="invalid_value")
     if isinstance(error, Error):
         return ApiError(500, str(error))
     return None

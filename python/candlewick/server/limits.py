@@ -27,7 +27,7 @@ class Limits:
     """Seconds in which a request's headers, and then its body, must have come."""
     body_bytes: int = 4 << 20
     """The largest body of a request."""
-    connections: int = 1000
+    connections: int = 512
     """Connections that are open at the same time; requests on further ones are answered 503."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -72,6 +73,8 @@ def _json(body: bytes) -> Any:
 def _number(digits: str) -> float:
     """2.0 is an integer to JSON Schema."""
     number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits[:40]} is no number of double precision")
     return int(number) if number.is_integer() and abs(number) < 2**53 else number
 
 

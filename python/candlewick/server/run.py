@@ -94,18 +94,39 @@ class Server(uvicorn.Server):
 
 def _protocol(limits: Limits) -> type[asyncio.Protocol]:
     class Protocol(H11Protocol):
-        """Closes a connection whose first request's headers do not come: uvicorn waits for them for ever."""
+        """Closes a connection on which a request does not go on: uvicorn waits for its headers for ever."""
+
+        _patience: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self._patience = self.loop.call_later(limits.body_s, self._give_up)
+            self._wait()
 
-        def _give_up(self) -> None:
-            if self.cycle is None:
-                self.transport.close()
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self._answers():
+                self._wait_no_more()
+            elif self._patience is None:
+                self._wait()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._patience.cancel()
+            self._wait_no_more()
             super().connection_lost(exc)
+
+        def _answers(self) -> bool:
+            """A request has come, and its answer is not complete."""
+            return self.cycle is not None and not self.cycle.response_complete
+
+        def _wait(self) -> None:
+            self._patience = self.loop.call_later(limits.body_s, self._give_up)
+
+        def _wait_no_more(self) -> None:
+            if self._patience is not None:
+                self._patience.cancel()
+                self._patience = None
+
+        def _give_up(self) -> None:
+            if not self._answers():
+                self.transport.close()
 
     return Protocol
