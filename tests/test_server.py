@@ -256,6 +256,21 @@ def test_those_that_dawdle(demo: Generator) -> None:
         assert server.post(CHAT, HAIKU).status_code == 200
 
 
+def test_those_that_take_nothing_of_their_answer(demo: Generator, endless: dict[str, Any]) -> None:
+    with serving(demo, limits=Limits(body_s=0.5)) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect((host, int(port)))
+            # More than what lies between the two can hold
+            body = endless | {"n": 8, "logprobs": True, "top_logprobs": 20}
+            connection.sendall(request(json.dumps(body).encode()))
+            eventually(lambda: server.service.gate.running == 8)
+            eventually(server.is_idle)
+            connection.settimeout(30)
+            assert b"[DONE]" not in everything(connection)[-1000:]
+
+
 def test_full(demo: Generator, endless: dict[str, Any], slow: None) -> None:
     with serving(demo, limits=Limits(max_running=2, max_waiting=1)) as server:
         gate = server.service.gate

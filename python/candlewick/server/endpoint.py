@@ -54,7 +54,10 @@ class Endpoint:
             await asyncio.wait_for(self._answer(self._service, body, reply), limit)
         except asyncio.TimeoutError:
             raise ApiError(
-                503, f"the answer was not complete within {limit:g} s, which is the limit here", code="timeout"
+                503,
+                f"the answer was not complete within {limit:g} s, which is the limit here",
+                code="timeout",
+                retry_after_s=5,
             ) from None
 
 

@@ -24,7 +24,8 @@ class Limits:
     request_s: float = 600.0
     """Seconds from a request's arrival to the end of its answer."""
     body_s: float = 30.0
-    """Seconds in which a request's headers, and then its body, must have come."""
+    """Seconds in which a request's headers, and then its body, must have come, and in which a client that lets its
+    answer pile up must take some of it."""
     body_bytes: int = 4 << 20
     """The largest body of a request."""
     connections: int = 512

@@ -94,9 +94,10 @@ class Server(uvicorn.Server):
 
 def _protocol(limits: Limits) -> type[asyncio.Protocol]:
     class Protocol(H11Protocol):
-        """Closes a connection on which a request does not go on: uvicorn waits for its headers for ever."""
+        """Closes a connection on which a request does not go on, or an answer is not taken: uvicorn waits for ever."""
 
         _patience: asyncio.TimerHandle | None = None
+        _jam: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -109,8 +110,20 @@ def _protocol(limits: Limits) -> type[asyncio.Protocol]:
             elif self._patience is None:
                 self._wait()
 
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            # Not `close`, which would wait until all was taken.
+            self._jam = self.loop.call_later(limits.body_s, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            if self._jam is not None:
+                self._jam.cancel()
+            super().resume_writing()
+
         def connection_lost(self, exc: Exception | None) -> None:
             self._wait_no_more()
+            if self._jam is not None:
+                self._jam.cancel()
             super().connection_lost(exc)
 
         def _answers(self) -> bool:
