@@ -267,6 +267,11 @@ def test_tokens_by_keyboard(page: Page, generator: Generator) -> None:
     expect(page.locator(".token").nth(1)).to_be_focused()
     [chosen] = tip.locator(".chosen .piece").all_inner_texts()
     assert chosen.strip() == expected.tokens[1].text.strip()
+    # Line ends, which have no width, too
+    for _ in range(page.locator(".token").count() - 2):
+        page.keyboard.press("ArrowRight")
+        expect(tip).to_be_visible()
+    expect(page.locator(".token").last).to_be_focused()
     page.keyboard.press("Escape")
     expect(tip).to_be_hidden()
 
