@@ -4,8 +4,8 @@
 
 The suite is that of the source distribution of `jsonschema`, which pip fetches. The models are the one in the package
 and a small random one, at temperature 1.5, which is as far from sense as a text can be; the judge is `jsonschema`.
-Every output that ends within 512 tokens must validate. How many do depends on the model: most schemas of the suite
-allow texts without limit, and a model of haiku does not think of quotation marks.
+Every output that ends within 512 tokens must validate, and at least 95 % must end. Most schemas of the suite allow
+texts without limit, and a model of haiku does not think of quotation marks: those end because the budget does.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def run(suite: Path, models: dict[str, Generator], wanted: int, seed: int) -> in
         print(f"  {model}: {1 - unfinished[model] / n:.1%} of {n}")
     print(f"{len(wrong)} do not validate")
     print(*wrong, sep="\n")
-    return 1 if wrong else 0
+    return 1 if wrong or finished < 0.95 * wanted else 0
 
 
 if __name__ == "__main__":

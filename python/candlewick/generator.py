@@ -228,7 +228,11 @@ class Generator:
                 has a place for them (Phi-4-mini's does, in the system message), ``"tools"`` of a message are the
                 functions that the model may call: a string of JSON.
             max_tokens: Generated tokens at most; ``None`` goes to the end of the text or of the context. Also
-                accepted as ``max_new_tokens``.
+                accepted as ``max_new_tokens``. With ``json_schema``, ``regex``, ``grammar`` or calls the text ends
+                within it, complete, and ``finish_reason`` is ``"stop"`` or ``"tool_calls"``: near its end only tokens
+                are drawn after which what is left can still be written. Where it does not suffice for the shortest
+                text, or no such text is found (a rule of the grammar has ``max_tokens``; what it takes is forbidden),
+                the text is cut off and ``finish_reason`` is ``"length"``.
             temperature: Divides the logits; 0 always takes the likeliest token, 1 draws as the model was trained.
             top_p: Draws from the likeliest tokens that together reach this probability; above 0, 1 is off.
             top_k: Draws from this many of the likeliest tokens; 0 is off.

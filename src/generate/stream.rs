@@ -220,10 +220,13 @@ impl Stream {
             processor(self.sampler.ids(), &mut self.adjusted)?;
             check_processed(logits, &self.adjusted)?;
         }
-        if let Some(matcher) = &self.matcher {
-            matcher.mask(&mut self.adjusted);
-        }
-        let id = self.sampler.sample(&mut self.adjusted);
+        let left = self.left();
+        let id = match &mut self.matcher {
+            Some(matcher) => self
+                .sampler
+                .sample_within(&mut self.adjusted, matcher, left),
+            None => self.sampler.sample(&mut self.adjusted),
+        };
         let id = id.map_err(|error| match error {
             Error::Engine(_) if self.matcher.is_some() && self.processor.is_some() => {
                 Error::InvalidRequest(
@@ -351,12 +354,11 @@ impl Stream {
         let ends = self.request.stop_token_ids.contains(&id)
             || (!self.request.ignore_eos && self.model.tokenizer.eos_ids().contains(&id));
         let mut text = if ends { String::new() } else { self.push(id) };
-        let length = self
-            .request
-            .max_tokens
-            .is_some_and(|max| self.n_generated >= max)
-            || self.prompt.len() + self.n_generated >= self.model.engine.n_ctx();
-        let complete = self.matcher.as_ref().is_some_and(Matcher::is_done);
+        let length = self.left() == 0;
+        let complete = self
+            .matcher
+            .as_ref()
+            .is_some_and(|matcher| matcher.is_done() || length && matcher.is_complete());
         if self.finish.is_none() && (ends || complete || length) {
             text += &self.flush();
             if ends && self.finish.is_none() {
@@ -370,6 +372,13 @@ impl Stream {
         }
         self.text += &text;
         text
+    }
+
+    /// Tokens that may still be generated.
+    fn left(&self) -> usize {
+        let room = self.model.engine.n_ctx() - self.prompt.len() - self.n_generated;
+        let max = self.request.max_tokens;
+        max.map_or(room, |max| room.min(max - self.n_generated))
     }
 
     fn push(&mut self, id: u32) -> String {

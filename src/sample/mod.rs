@@ -26,6 +26,9 @@ use self::history::History;
 use self::rng::Rng;
 use crate::error::{Error, Result};
 
+/// How often a token is drawn again near the end of a budget, before the choice is made by what is left of it.
+const REDRAWS: usize = 8;
+
 /// Chooses the tokens of one stream.
 #[derive(Debug)]
 pub struct Sampler {
@@ -60,6 +63,47 @@ impl Sampler {
     /// # Errors
     /// `Engine` when no logit is finite, `InvalidRequest` when nothing is allowed.
     pub fn sample(&mut self, logits: &mut [f32]) -> Result<u32> {
+        self.adjust(logits);
+        let id = self.draw(logits).ok_or_else(|| self.nothing_left())?;
+        self.history.push(id);
+        Ok(id)
+    }
+
+    /// As [`Self::sample`], of the tokens that `matcher` allows, so that the text is complete after `left` tokens, this
+    /// one included, if it still can: a token after which it could not is drawn again, and after [`REDRAWS`] of them
+    /// that is taken which leads to an end. What is forbidden stays forbidden.
+    ///
+    /// # Errors
+    /// As [`Self::sample`].
+    pub fn sample_within(
+        &mut self,
+        logits: &mut [f32],
+        matcher: &mut Matcher,
+        left: usize,
+    ) -> Result<u32> {
+        matcher.mask(logits);
+        self.adjust(logits);
+        let mut id = self.draw(logits).ok_or_else(|| self.nothing_left())?;
+        if !matcher.fits(id, left - 1)
+            && let Some(end) = matcher.toward_end(left)
+            && logits[end as usize] > f32::NEG_INFINITY
+        {
+            logits[id as usize] = f32::NEG_INFINITY;
+            let mut again = || {
+                let other = self.draw(logits)?;
+                logits[other as usize] = f32::NEG_INFINITY;
+                Some(other)
+            };
+            let others = (0..REDRAWS).map_while(|_| again());
+            let fitting = others.filter(|&other| matcher.fits(other, left - 1)).next();
+            id = fitting.unwrap_or(end);
+        }
+        self.history.push(id);
+        Ok(id)
+    }
+
+    /// Everything that comes before temperature and filters.
+    fn adjust(&mut self, logits: &mut [f32]) {
         let p = &self.params;
         for &(id, bias) in &p.logit_bias {
             logits[id as usize] += bias;
@@ -69,22 +113,23 @@ impl Sampler {
             dry.apply(p, self.history.ids(), logits);
         }
         bans::apply(p, &self.history, &self.ends, logits);
-        let id = if p.temperature == 0.0 {
-            argmax(logits)
-        } else {
-            filter::candidates(logits, p).map(|mut candidates| {
-                if p.xtc_probability > 0.0
-                    && candidates.len() > 1
-                    && self.rng.uniform() < f64::from(p.xtc_probability)
-                {
-                    candidates.exclude_top_choices(p.xtc_threshold);
-                }
-                candidates.draw(self.rng.uniform())
-            })
-        };
-        let id = id.ok_or_else(|| self.nothing_left())?;
-        self.history.push(id);
-        Ok(id)
+    }
+
+    /// One of those above -inf, if there are any.
+    fn draw(&mut self, logits: &[f32]) -> Option<u32> {
+        let p = &self.params;
+        if p.temperature == 0.0 {
+            return argmax(logits);
+        }
+        filter::candidates(logits, p).map(|mut candidates| {
+            if p.xtc_probability > 0.0
+                && candidates.len() > 1
+                && self.rng.uniform() < f64::from(p.xtc_probability)
+            {
+                candidates.exclude_top_choices(p.xtc_threshold);
+            }
+            candidates.draw(self.rng.uniform())
+        })
     }
 
     /// Who is to blame when there is no finite logit.

@@ -3,17 +3,22 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use llguidance::earley::{BiasComputer, Parser};
+use llguidance::earley::Parser;
 use llguidance::panic_utils;
 use llguidance::toktrie::SimpleVob;
 
-use super::Grammars;
+use super::closing::Closing;
+use super::{Calls, Compiled, Constraint, Grammars};
 use crate::error::{Error, Result};
 
 /// A grammar and the text so far.
 pub struct Matcher {
     grammars: Arc<Grammars>,
     parser: Parser,
+    // How the text can end, where that is known
+    closing: Option<Closing>,
+    // Any text will do, and none is ever complete
+    open: bool,
     at_start: bool,
     // Tokens that may come next
     allowed: SimpleVob,
@@ -24,18 +29,21 @@ pub struct Matcher {
 }
 
 impl Matcher {
-    /// At the beginning of a text; `name` is what messages call the grammar.
+    /// At the beginning of a text.
     pub(super) fn new(
         grammars: Arc<Grammars>,
-        parser: Parser,
+        compiled: Compiled,
         at_start: bool,
-        name: &str,
+        constraint: &Constraint,
     ) -> Result<Self> {
+        let name = constraint.name();
         let mut matcher = Self {
             allowed: grammars.tokens.tok_trie().alloc_token_set(),
             ends: grammars.ends.clone(),
             grammars,
-            parser,
+            parser: compiled.parser,
+            closing: compiled.closing,
+            open: matches!(constraint, Constraint::Calls(Calls { or_text: true, .. })),
             at_start,
             accepting: false,
             n_bytes: 0,
@@ -77,13 +85,10 @@ impl Matcher {
             return Ok(());
         }
         let grammars = self.grammars.clone();
-        let altered = self.at_start && grammars.altered.is_allowed(id);
-        let trie = if altered {
-            grammars.first.trie()
-        } else {
-            grammars.tokens.tok_trie()
-        };
-        let bytes = trie.token(id);
+        let bytes = grammars.bytes(id, self.at_start);
+        if let Some(closing) = &mut self.closing {
+            closing.push(id, bytes);
+        }
         self.n_bytes += bytes.len();
         self.at_start = false;
         let pushed =
@@ -95,6 +100,31 @@ impl Matcher {
     /// Whether the text is complete and nothing can follow.
     pub fn is_done(&self) -> bool {
         self.done
+    }
+
+    /// Whether the text is complete as it is: for the end of a budget. Where any text will do, that says nothing.
+    pub fn is_complete(&self) -> bool {
+        self.done || self.accepting && !self.open
+    }
+
+    /// Whether the text can be completed with at most `left` tokens after `id`, as far as that is known.
+    pub fn fits(&mut self, id: u32, left: usize) -> bool {
+        let Some(closing) = &mut self.closing else {
+            return true;
+        };
+        let bytes = self.grammars.bytes(id, self.at_start);
+        self.ends.contains(&id) || closing.fits(id, bytes, left, &self.grammars.spelling())
+    }
+
+    /// The first of at most `left` tokens that complete the text, if such are known. Where it is complete as it is, an
+    /// end token.
+    pub fn toward_end(&mut self, left: usize) -> Option<u32> {
+        let spelling = self.grammars.spelling();
+        let ending = self
+            .closing
+            .as_mut()?
+            .ending(left, self.at_start, &spelling)?;
+        ending.first().or(self.ends.first()).copied()
     }
 
     /// Finds out what may come next.

@@ -9,11 +9,13 @@
 //! Grammars come from users, so building one is bounded in time and memory and happens on a thread with a stack of
 //! its own: llguidance recurses as deep as rules refer to each other.
 
+mod closing;
 mod constraint;
 mod document;
 mod laws;
 mod matcher;
 mod schema;
+mod spelling;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,8 +28,10 @@ use llguidance::toktrie::{
 };
 use llguidance::{Logger, panic_utils};
 
+use self::closing::{Closing, Ends};
 pub use self::constraint::{Calls, Constraint};
 pub use self::matcher::Matcher;
+use self::spelling::Spelling;
 use crate::error::{Error, Result};
 
 /// Longest token, in bytes; longer ones are never chosen.
@@ -72,7 +76,15 @@ pub struct Grammars {
     silent: SimpleVob,
     first: First,
     ends: Vec<u32>,
-    kept: Mutex<Vec<(Constraint, Parser)>>,
+    // Whether a byte is a token
+    has_token: [bool; 256],
+    kept: Mutex<Vec<(Constraint, Compiled)>>,
+}
+
+/// A grammar at the beginning of a text.
+struct Compiled {
+    parser: Parser,
+    closing: Option<Closing>,
 }
 
 impl Grammars {
@@ -109,6 +121,7 @@ impl Grammars {
                     silent.allow_token(*id);
                 }
             }
+            let has_token = std::array::from_fn(|byte| trie.token_id(&[byte as u8]).is_some());
             let tokens: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
             let slices = SlicedBiasComputer::new(&tokens, &SlicedBiasComputer::json_slices())?;
             Ok(Self {
@@ -118,6 +131,7 @@ impl Grammars {
                 silent,
                 first: First(first),
                 ends: table.ends.clone(),
+                has_token,
                 kept: Mutex::default(),
             })
         };
@@ -131,20 +145,39 @@ impl Grammars {
     /// # Errors
     /// `InvalidRequest` for a grammar that is broken, too large, or that no text of this vocabulary matches.
     pub fn matcher(self: &Arc<Self>, constraint: &Constraint, at_start: bool) -> Result<Matcher> {
-        let parser = match self.kept(constraint) {
-            Some(parser) => parser,
+        let compiled = match self.kept(constraint) {
+            Some(compiled) => compiled,
             None => self.compile(constraint)?,
         };
-        Matcher::new(self.clone(), parser, at_start, constraint.name())
+        Matcher::new(self.clone(), compiled, at_start, constraint)
     }
 
-    fn kept(&self, constraint: &Constraint) -> Option<Parser> {
+    /// What a token adds to a text.
+    fn bytes(&self, id: u32, at_start: bool) -> &[u8] {
+        let altered = at_start && self.altered.is_allowed(id);
+        let trie = if altered {
+            self.first.trie()
+        } else {
+            self.tokens.tok_trie()
+        };
+        trie.token(id)
+    }
+
+    fn spelling(&self) -> Spelling<'_> {
+        Spelling {
+            tokens: self.tokens.tok_trie(),
+            altered: &self.altered,
+            first: &self.first.0,
+        }
+    }
+
+    fn kept(&self, constraint: &Constraint) -> Option<Compiled> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let found = kept.iter().find(|(other, _)| other == constraint)?;
-        Some(found.1.deep_clone())
+        Some(found.1.copy())
     }
 
-    fn compile(&self, constraint: &Constraint) -> Result<Parser> {
+    fn compile(&self, constraint: &Constraint) -> Result<Compiled> {
         let build = || {
             let limits = limits();
             let grammar = GrammarInit::Serialized(constraint.grammar()?)
@@ -167,15 +200,21 @@ impl Grammars {
                     "the grammar has `stop`, whose text would have to be taken back: write `suffix`".into(),
                 ));
             }
+            let closing = match Closing::new(&grammar, limits.clone(), &self.has_token) {
+                Ends::Known(closing) => Some(closing),
+                Ends::Unknown => None,
+                Ends::Never => return Err(constraint.wrong(&"no text that `start` derives has an end, because of rules that always need themselves again")),
+            };
             let counters = Arc::new(ParserPerfCounters::default());
-            Parser::new(self.tokens.clone(), grammar, limits, counters)
-                .map_err(|e| constraint.wrong(&e))
+            let parser = Parser::new(self.tokens.clone(), grammar, limits, counters)
+                .map_err(|e| constraint.wrong(&e))?;
+            Ok(Compiled { parser, closing })
         };
         let guarded = || {
             panic_utils::catch_unwind(AssertUnwindSafe(|| Ok(build())))
                 .unwrap_or_else(|panic| Err(constraint.wrong(&panic)))
         };
-        let parser = std::thread::scope(|scope| {
+        let compiled = std::thread::scope(|scope| {
             std::thread::Builder::new()
                 .name("candlewick-grammar".into())
                 .stack_size(STACK_BYTES)
@@ -192,8 +231,18 @@ impl Grammars {
         if kept.len() >= N_KEPT {
             kept.remove(0);
         }
-        kept.push((constraint.clone(), parser.deep_clone()));
-        Ok(parser)
+        kept.push((constraint.clone(), compiled.copy()));
+        Ok(compiled)
+    }
+}
+
+impl Compiled {
+    /// One that shares nothing that changes.
+    fn copy(&self) -> Self {
+        Self {
+            parser: self.parser.deep_clone(),
+            closing: self.closing.clone(),
+        }
     }
 }
 
@@ -216,3 +265,6 @@ impl std::fmt::Debug for Grammars {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

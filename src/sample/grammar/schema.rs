@@ -500,6 +500,7 @@ impl Schemas {
                 "at most one more than there are `required` names",
             ));
         }
+        exclude_bounds(out);
         let spelled = match out.get("format").and_then(Value::as_str) {
             Some("date") => date(),
             Some("time") => TIME.to_string(),
@@ -579,6 +580,39 @@ impl Schemas {
             Value::Object(map) => map
                 .values()
                 .try_for_each(|item| self.constant(document, item, here)),
+        }
+    }
+}
+
+/// llguidance takes an exclusive bound in for an inclusive one where that is an integer and the other bound lies before
+/// the next integer: in its place stands the number beside it, of those that are taken here.
+fn exclude_bounds(out: &mut Map<String, Value>) {
+    let bounds = [
+        (
+            1.0,
+            "minimum",
+            "exclusiveMinimum",
+            ["maximum", "exclusiveMaximum"],
+        ),
+        (
+            -1.0,
+            "maximum",
+            "exclusiveMaximum",
+            ["minimum", "exclusiveMinimum"],
+        ),
+    ];
+    for (sign, inclusive, exclusive, others) in bounds {
+        let number = |key: &str| Some(sign * out.get(key)?.as_f64()?);
+        let Some(bound) = number(exclusive) else {
+            continue;
+        };
+        let other = others.into_iter().filter_map(number).reduce(f64::min);
+        let affected = other.is_some_and(|other| (bound..bound + 1.0).contains(&other));
+        if affected && bound >= 0.0 && bound.fract() == 0.0 {
+            let next = if bound == 0.0 { 1e-15 } else { bound.next_up() };
+            let next = number(inclusive).map_or(next, |given| given.max(next));
+            out.remove(exclusive);
+            out.insert(inclusive.into(), Value::from(sign * next));
         }
     }
 }
