@@ -14,6 +14,8 @@ import httpx
 import pytest
 from serving import HAIKU, events
 
+pytestmark = pytest.mark.thread_unsafe(reason="tests programs")
+
 # As `candlewick serve`, but each token takes a while.
 SLOWLY = """
 import sys, time

@@ -22,6 +22,8 @@ from starlette.routing import Mount
 from candlewick import Generator
 from candlewick.server import Limits, create_app
 
+pytestmark = pytest.mark.thread_unsafe(reason="counts what one server does")
+
 CHAT = "/v1/chat/completions"
 KEY = "sk-correct-horse"
 

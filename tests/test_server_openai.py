@@ -16,6 +16,8 @@ pydantic = pytest.importorskip("pydantic")
 
 from candlewick import Generator  # noqa: E402
 
+pytestmark = pytest.mark.thread_unsafe(reason="counts what one server does")
+
 MESSAGES = [{"role": "user", "content": "Write a haiku about rain"}]
 WEATHER = {
     "type": "function",
