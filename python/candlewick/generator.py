@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Union
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, Union
 
 from candlewick import _native, models, structured, threads
 from candlewick.chat import OTHER_NAMES, Chat
@@ -74,11 +74,26 @@ class Options(TypedDict, total=False):
     tool_choice: str | Mapping[str, Any] | None
 
 
+class Stats(NamedTuple):
+    """What a generator has to do at the moment, and the memory that it takes."""
+
+    running: int
+    """Streams that have begun to read their prompt and have not ended."""
+    waiting: int
+    """Streams that want to begin, and wait for their turn or for memory."""
+    kv_bytes: int
+    """Keys and values of all streams and of what is kept, each page once; 0 for other engines than native."""
+    kept_bytes: int
+    """Those that are kept for prompts that begin like earlier ones."""
+
+
 class Generator:
     """A Phi-3 model that streams text.
 
-    Any number of streams of one generator can run at once, in one thread or many; each has its own memory of its
-    tokens, and they take turns step by step.
+    Any number of streams of one generator can run at once, in one thread or many, or in tasks of asyncio: they share
+    each pass over the model's weights, up to 32 of them, those that came first before others; and each has the text
+    that it would have alone. What several prompts begin with is read once. Where memory gets short, the youngest wait
+    until others have ended.
 
     Args:
         model: A ``.gguf`` file; a folder that holds one; a repository of the Hugging Face hub (``"owner/name"``, or
@@ -424,6 +439,11 @@ class Generator:
         the keys that are there but change nothing (``"harmless"``); any other is an error at load.
         """
         return self._native.info
+
+    @property
+    def stats(self) -> Stats:
+        """How many streams run and wait, and what their keys and values take; cheap, from any thread."""
+        return Stats(*self._native.stats)
 
     def clear_cache(self) -> None:
         """Forgets what was read and written before: the next prompt is read from its beginning.

@@ -251,7 +251,11 @@ impl<A: Awaited> Crew<A> {
         let Some((awaited, mut stream)) = self.running.remove(&id) else {
             return;
         };
-        let chosen = guarded(|| stream.ran(ran).and_then(|()| stream.choose()));
+        let chosen = match stream.ran(ran) {
+            Ok(false) => return self.go_on(awaited, stream),
+            Ok(true) => guarded(|| stream.choose()),
+            Err(error) => Err(error),
+        };
         match saw(&awaited, &mut stream, chosen) {
             Some(ended) => self.end(awaited, Some(stream), ended),
             None => self.go_on(awaited, stream),
@@ -275,7 +279,7 @@ impl<A: Awaited> Crew<A> {
             let job = model.scheduler.withdraw(id);
             if let Some((awaited, mut stream)) = self.running.remove(&id) {
                 // It says that it was interrupted.
-                let _ = stream.ran((job, Err(Error::Interrupted)));
+                let _ = stream.ran(Ran::Failed(job, Error::Interrupted));
                 stream.cancel();
                 self.end(awaited, Some(stream), Ok(None));
                 // It may have been the last one.

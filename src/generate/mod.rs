@@ -21,5 +21,5 @@ pub use lookup::{MAX_GUESS, Speculation};
 pub use model::{LoadOptions, Model, Work};
 pub use prompt::Prompt;
 pub use request::{BadWord, Request};
-pub use scheduler::reentered;
+pub use scheduler::{Load, reentered};
 pub use stream::{FinishReason, Processor, StopReason, Stream, Timings, Token, Usage};

@@ -8,7 +8,7 @@ use super::kept::{Kept, Pin};
 use super::prompt::Prompt;
 use super::queue::{Id, Job};
 use super::request::Request;
-use super::scheduler::{Ran, Scheduler};
+use super::scheduler::{Load, Ran, Scheduler};
 use super::steps::Steps;
 use super::stream::Stream;
 use crate::engine::{self, Engine, EngineOptions, Interrupt, OnLoaded};
@@ -183,6 +183,11 @@ impl Model {
     /// Something to hold on to the keys and values of a conversation with.
     pub fn pin(&self) -> Pin {
         Pin::new(self.kept.clone())
+    }
+
+    /// What its streams are doing.
+    pub fn load_of_streams(&self) -> Load {
+        self.scheduler.load()
     }
 
     /// Bytes of keys and values that are kept for prompts to come.

@@ -5,12 +5,15 @@
 //! - A long prompt does not freeze the others: of prompts a pass takes [`CHUNK`] tokens in all or, where others want
 //!   their next token, [`CHUNK_BESIDE`]; and a quarter of that is for the prompt that has the least left.
 //! - What several prompts begin with is read once: one of them reads it, the others wait for that and go on from there.
+//! - Where memory is short, the youngest begin again later.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::kept::{Kept, Pin, common};
 use crate::engine::{CHUNK, Sequence};
+use crate::error::Error;
 
 /// Prompt tokens of a pass in which others want their next token.
 pub(super) const CHUNK_BESIDE: usize = 32;
@@ -37,6 +40,8 @@ pub(super) struct Job {
     pub logits: Vec<f32>,
     /// The conversation that holds on to a prompt.
     pub pin: Option<Arc<Pin>>,
+    /// Whether its stream can begin again, with all of its tokens.
+    pub can_begin_again: bool,
 }
 
 impl Job {
@@ -51,6 +56,7 @@ impl Job {
             n_logits,
             logits: Vec::new(),
             pin: None,
+            can_begin_again: false,
         }
     }
 
@@ -116,6 +122,14 @@ pub(super) struct Waiting {
     pub driven: bool,
     /// Whether it has been looked for among what is kept.
     pub sought: bool,
+    /// It waits for memory.
+    pub short: Option<Short>,
+}
+
+pub(super) struct Short {
+    pub since: Instant,
+    /// What it lacks.
+    pub error: Error,
 }
 
 /// Jobs, those of older streams first.
@@ -150,10 +164,41 @@ impl Queue {
     }
 
     /// Takes the job of `id` out; others keep what it has read for them.
-    pub(super) fn remove(&mut self, id: Id) -> Option<Job> {
+    pub(super) fn remove(&mut self, id: Id) -> Option<Waiting> {
         let waiting = self.0.remove(self.position(id)?)?;
         self.borrow_from(&waiting, true);
-        Some(waiting.job)
+        Some(waiting)
+    }
+
+    /// Whether a pass would have something to run.
+    pub(super) fn is_runnable(&self) -> bool {
+        self.0.iter().any(|waiting| waiting.short.is_none())
+    }
+
+    /// Those that wait for memory.
+    pub(super) fn short(&self) -> Vec<Id> {
+        let short = self.0.iter().filter(|waiting| waiting.short.is_some());
+        short.map(|waiting| waiting.id).collect()
+    }
+
+    pub(super) fn get_mut(&mut self, id: Id) -> Option<&mut Waiting> {
+        self.position(id).map(|i| &mut self.0[i])
+    }
+
+    /// There may be memory again.
+    pub(super) fn try_again(&mut self) {
+        for waiting in &mut self.0 {
+            waiting.short = None;
+        }
+    }
+
+    /// Takes out the youngest one after `id` that has keys and values and can begin again.
+    pub(super) fn evict_after(&mut self, id: Id) -> Option<Waiting> {
+        let can_go = |waiting: &Waiting| {
+            waiting.id > id && waiting.job.can_begin_again && waiting.job.sequence.n_past() > 0
+        };
+        let i = self.0.iter().rposition(can_go)?;
+        self.0.remove(i)
     }
 
     /// Gives what `reader` has read to those that wait for it, all of it if nothing more `is_last`.
@@ -174,6 +219,10 @@ impl Queue {
             if chosen.len() == at_once {
                 rest.push_back(waiting);
                 break;
+            }
+            if waiting.short.is_some() {
+                rest.push_back(waiting);
+                continue;
             }
             if !waiting.sought && waiting.job.is_prompt {
                 waiting.sought = true;

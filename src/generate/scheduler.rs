@@ -20,7 +20,7 @@ use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use super::kept::Kept;
-use super::queue::{Id, Job, Queue, Waiting};
+use super::queue::{Id, Job, Queue, Short, Waiting};
 use crate::engine::{Engine, Interrupt, Part};
 use crate::error::{Error, Result};
 
@@ -32,11 +32,37 @@ const GATHER: f64 = 0.05;
 const MOST_GATHER: Duration = Duration::from_millis(20);
 const LEAST_GATHER: Duration = Duration::from_micros(100);
 
-/// A job as it comes back, unless somebody else was running it when its stream went, and how it went.
-///
-/// After a lack of memory or an interruption its sequence has as many of the tokens as have run, after any other error
-/// it must not be used.
-pub(super) type Ran = (Option<Job>, Result<()>);
+/// How long those that wait for memory do so while nobody gives any back and nothing runs.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How a job went.
+pub(super) enum Ran {
+    Done(Job),
+    /// Others needed its memory: its stream begins again, with all of its tokens.
+    Evicted,
+    /// With the job, unless somebody else was running it when its stream went. After a lack of memory or an
+    /// interruption its sequence has as many of the tokens as have run, after any other error it must not be used.
+    Failed(Option<Job>, Error),
+}
+
+impl Ran {
+    fn job(self) -> Option<Job> {
+        match self {
+            Self::Done(job) => Some(job),
+            Self::Evicted => None,
+            Self::Failed(job, _) => job,
+        }
+    }
+}
+
+/// What a scheduler has to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Streams that have begun and not ended.
+    pub running: usize,
+    /// Streams that want to begin.
+    pub waiting: usize,
+}
 
 /// When a stream last wanted something, and who can bring it back.
 struct Seen {
@@ -57,6 +83,8 @@ struct State {
     // What has run and was not fetched yet: by the threads that wait for it, and by the one that drives
     done: HashMap<Id, Ran>,
     driven: Vec<(Id, Ran)>,
+    // Who has not asked again since its memory went, and what for
+    evicted: HashMap<Id, Error>,
     // The one that drives has something else to do
     woken: bool,
     // Passes so far, and how long and until when others that were in the last one are waited for
@@ -86,12 +114,23 @@ impl Scheduler {
     /// Nothing more is to be expected of it.
     pub(super) fn leave(&self, id: Id) {
         let mut state = self.lock();
-        state.seen.remove(&id);
+        state.forget(id);
         // What a panic kept somebody from fetching.
         let unfetched = state.done.remove(&id);
         drop(state);
         drop(unfetched);
         self.changed.notify_all();
+    }
+
+    /// What there is to do.
+    pub(super) fn load(&self) -> Load {
+        let state = self.lock();
+        let begins = |waiting: &&Waiting| waiting.job.sequence.n_past() == 0;
+        let waiting = state.queue.iter().filter(begins).count();
+        Load {
+            running: state.seen.len().saturating_sub(waiting),
+            waiting,
+        }
     }
 
     /// Runs the job of `id`, alone or with others', and gives it back.
@@ -105,14 +144,14 @@ impl Scheduler {
     ) -> Ran {
         let me = std::thread::current().id();
         if self.lock().leader == Some(me) {
-            return (Some(job), Err(reentered()));
+            return Ran::Failed(Some(job), reentered());
         }
         self.submit(id, job, Some(me));
         let waits = |state: &State| state.queue.has(id);
         let ran = |state: &mut State| state.done.remove(&id);
         match self.wait(engine, kept, waits, ran, interrupt) {
             Ok(ran) => ran,
-            Err(stopped) => (self.withdraw(id), Err(stopped)),
+            Err(stopped) => Ran::Failed(self.withdraw(id), stopped),
         }
     }
 
@@ -120,11 +159,14 @@ impl Scheduler {
     pub(super) fn submit(&self, id: Id, job: Job, thread: Option<ThreadId>) {
         let mut state = self.lock();
         state.see(id, thread);
+        let since = Instant::now();
+        let short = state.evicted.remove(&id);
         state.queue.push(Waiting {
             id,
             job,
             driven: thread.is_none(),
             sought: false,
+            short: short.map(|error| Short { since, error }),
         });
         drop(state);
         self.changed.notify_all();
@@ -176,11 +218,23 @@ impl Scheduler {
             if state.leader.is_none() && waits(&state) {
                 patience = state.gathering(me);
                 if patience < LEAST_GATHER {
-                    state.leader = Some(me);
+                    let relief = state.relieve();
+                    let runs = state.queue.is_runnable();
+                    if runs {
+                        state.leader = Some(me);
+                    }
                     drop(state);
-                    self.lead(engine, kept, interrupt)?;
+                    if relief.is_some() {
+                        self.changed.notify_all();
+                    }
+                    drop(relief);
+                    if runs {
+                        self.lead(engine, kept, interrupt)?;
+                        state = self.lock();
+                        continue;
+                    }
                     state = self.lock();
-                    continue;
+                    patience = LOOK_EVERY;
                 }
             }
             state = self
@@ -204,7 +258,7 @@ impl Scheduler {
             scheduler: self,
             kept,
             jobs: self.lock().take(engine.shares_passes(), kept),
-            failed: Vec::new(),
+            went: Vec::new(),
             error: Some(Error::Engine("a step of the engine panicked".into())),
             started: Instant::now(),
         };
@@ -237,12 +291,14 @@ impl Scheduler {
             stopped.clone()
         });
         let failed = parts.into_iter().map(|part| part.failed);
-        let retry = |error: Option<Error>| match error {
+        let went = |error: Option<Error>| match error {
+            None => Went::Through,
             // It runs again in the next pass, with more memory.
-            Some(Error::OutOfMemory { .. }) if kept.give_up_one() => Some(None),
-            error => error.map(Some),
+            Some(Error::OutOfMemory { .. }) if kept.give_up_one() => Went::Nowhere,
+            Some(error @ Error::OutOfMemory { .. }) if engine.shares_passes() => Went::Short(error),
+            Some(error) => Went::Wrong(error),
         };
-        pass.failed = failed.map(retry).collect();
+        pass.went = failed.map(went).collect();
         pass.error = result.err();
         if pass.error.is_none() {
             pass.keep();
@@ -254,12 +310,12 @@ impl Scheduler {
     /// Takes the job of `id` out, if it does not run.
     pub(super) fn withdraw(&self, id: Id) -> Option<Job> {
         let mut state = self.lock();
-        state.seen.remove(&id);
-        if let Some((job, _)) = state.done.remove(&id) {
-            return job;
+        state.forget(id);
+        if let Some(ran) = state.done.remove(&id) {
+            return ran.job();
         }
         if let Some(i) = state.driven.iter().position(|(driven, _)| *driven == id) {
-            return state.driven.swap_remove(i).1.0;
+            return state.driven.swap_remove(i).1.job();
         }
         if state.running.contains(&id) {
             state.left.push(id);
@@ -267,7 +323,7 @@ impl Scheduler {
             self.deserted.store(deserted, Ordering::SeqCst);
             return None;
         }
-        state.queue.remove(id)
+        state.queue.remove(id).map(|waiting| waiting.job)
     }
 
     // The state is consistent after every statement, so a panic elsewhere does not spoil it.
@@ -276,13 +332,23 @@ impl Scheduler {
     }
 }
 
+/// How one job of a pass went.
+enum Went {
+    Through,
+    /// It is to run again.
+    Nowhere,
+    /// There was no memory for it.
+    Short(Error),
+    Wrong(Error),
+}
+
 /// What a leader took; handed back when it is dropped, whatever happened.
 struct Pass<'a> {
     scheduler: &'a Scheduler,
     kept: &'a Kept,
     jobs: Vec<(Waiting, usize)>,
-    // For each job, if it did not run: why, or nothing if it is to run again
-    failed: Vec<Option<Option<Error>>>,
+    // How each of them went
+    went: Vec<Went>,
     // Why none has run
     error: Option<Error>,
     started: Instant,
@@ -291,9 +357,9 @@ struct Pass<'a> {
 impl Pass<'_> {
     /// Keeps the prompts that have been read with this pass, for those that begin like them.
     fn keep(&self) {
-        for ((waiting, n), failed) in self.jobs.iter().zip(&self.failed) {
+        for ((waiting, n), went) in self.jobs.iter().zip(&self.went) {
             let job = &waiting.job;
-            if failed.is_none() && job.is_prompt && *n == job.n_left() {
+            if matches!(went, Went::Through) && job.is_prompt && *n == job.n_left() {
                 job.keep(job.tokens.len(), self.kept);
             }
         }
@@ -304,36 +370,33 @@ impl Drop for Pass<'_> {
     fn drop(&mut self) {
         let mut state = self.scheduler.lock();
         let jobs = std::mem::take(&mut self.jobs);
-        let mut failed = std::mem::take(&mut self.failed).into_iter();
+        let mut went = std::mem::take(&mut self.went).into_iter();
         let mut gone = Vec::new();
         for (mut waiting, n) in jobs {
-            let failed = failed.next().flatten();
-            let id = waiting.id;
-            let result = match (&self.error, failed) {
-                (Some(Error::Interrupted), _) | (None, Some(None)) => None,
-                (Some(error), _) => Some(Err(error.clone())),
-                (None, Some(Some(error))) => Some(Err(error)),
-                (None, None) => {
-                    waiting.job.n_done += n;
-                    (waiting.job.n_left() == 0).then_some(Ok(()))
-                }
+            let went = match &self.error {
+                None => went.next().unwrap_or(Went::Nowhere),
+                Some(Error::Interrupted) => Went::Nowhere,
+                Some(error) => Went::Wrong(error.clone()),
             };
-            let left = state.left.contains(&id);
-            if is_usable(result.as_ref()) {
-                state.queue.borrow_from(&waiting, left || result.is_some());
+            if matches!(went, Went::Through) {
+                waiting.job.n_done += n;
             }
-            if left {
-                gone.push((waiting.job, is_usable(result.as_ref())));
-                continue;
+            let is_usable = !matches!(went, Went::Wrong(_));
+            let is_done = matches!(went, Went::Through) && waiting.job.n_left() == 0;
+            let left = state.left.contains(&waiting.id);
+            if is_usable {
+                state.queue.borrow_from(&waiting, left || is_done);
             }
-            match result {
-                None => state.queue.put_back(waiting),
-                Some(result) if waiting.driven => {
-                    state.driven.push((id, (Some(waiting.job), result)));
+            match went {
+                _ if left => gone.push((waiting.job, is_usable)),
+                Went::Wrong(error) => state.hand_out(waiting, |job| Ran::Failed(Some(job), error)),
+                Went::Short(error) => {
+                    let since = Instant::now();
+                    waiting.short = Some(Short { since, error });
+                    state.queue.put_back(waiting);
                 }
-                Some(result) => {
-                    state.done.insert(id, (Some(waiting.job), result));
-                }
+                Went::Through if is_done => state.hand_out(waiting, Ran::Done),
+                Went::Through | Went::Nowhere => state.queue.put_back(waiting),
             }
         }
         state.left.clear();
@@ -353,12 +416,58 @@ impl Drop for Pass<'_> {
     }
 }
 
-/// Whether the sequence of a job that went like this is one after a whole number of tokens.
-pub(super) fn is_usable(result: Option<&Result<()>>) -> bool {
-    !matches!(result, Some(Err(error)) if !matches!(error, Error::Interrupted | Error::OutOfMemory { .. }))
-}
-
 impl State {
+    /// Gives a job to whoever waits for it.
+    fn hand_out(&mut self, waiting: Waiting, ran: impl FnOnce(Job) -> Ran) {
+        let ran = ran(waiting.job);
+        if waiting.driven {
+            self.driven.push((waiting.id, ran));
+        } else {
+            self.done.insert(waiting.id, ran);
+        }
+    }
+
+    /// Nothing is to be expected of a stream, and what it had is free.
+    fn forget(&mut self, id: Id) {
+        self.seen.remove(&id);
+        self.evicted.remove(&id);
+        self.queue.try_again();
+    }
+
+    /// Sees to those that wait for memory: somebody younger makes room, or somebody will; or there is none. Where
+    /// somebody was told something, gives the jobs that had to go.
+    fn relieve(&mut self) -> Option<Vec<Job>> {
+        let (mut gone, mut told) = (Vec::new(), false);
+        for id in self.queue.short() {
+            // An older one may have taken it.
+            let Some(short) = self
+                .queue
+                .get_mut(id)
+                .and_then(|waiting| waiting.short.take())
+            else {
+                continue;
+            };
+            if let Some(victim) = self.queue.evict_after(id) {
+                told = true;
+                self.evicted.insert(victim.id, short.error);
+                self.hand_out(victim, |job| {
+                    gone.push(job);
+                    Ran::Evicted
+                });
+            } else if self.may_end(id, &short) {
+                if short.since.elapsed() < PATIENCE
+                    && let Some(waiting) = self.queue.get_mut(id)
+                {
+                    waiting.short = Some(short);
+                }
+            } else if let Some(waiting) = self.queue.remove(id) {
+                told = true;
+                self.hand_out(waiting, |job| Ran::Failed(Some(job), short.error));
+            }
+        }
+        told.then_some(gone)
+    }
+
     fn see(&mut self, id: Id, thread: Option<ThreadId>) {
         let pass = self.passes;
         let seen = self.seen.entry(id).or_insert(Seen { pass, thread });
@@ -367,6 +476,22 @@ impl State {
         if seen.thread != thread {
             seen.thread = None;
         }
+    }
+
+    /// Whether some other stream may still end, and give back what `id` lacks.
+    fn may_end(&self, id: Id, short: &Short) -> bool {
+        let mine = self.seen.get(&id).and_then(|seen| seen.thread);
+        self.seen.iter().any(|(&other, seen)| {
+            other != id
+                && match self.queue.iter().find(|waiting| waiting.id == other) {
+                    Some(waiting) => waiting.short.is_none(),
+                    // Its consumer has to come back, and cannot where it is the one who waits here.
+                    None => {
+                        (seen.thread.is_none() || seen.thread != mine)
+                            && (seen.pass + 2 > self.passes || short.since.elapsed() < PATIENCE)
+                    }
+                }
+        })
     }
 
     /// How long `me`, who is about to lead, waits for others.

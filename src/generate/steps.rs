@@ -2,6 +2,7 @@
 
 use super::model::Model;
 use super::queue::{Id, Job};
+use super::scheduler::Ran;
 use crate::engine::{Interrupt, Sequence};
 use crate::error::{Error, Result};
 
@@ -40,12 +41,14 @@ impl<'a> Steps<'a> {
             logits: std::mem::take(&mut self.logits),
             ..Job::new(sequence, tokens.to_vec(), n_logits)
         };
-        let (job, result) = self.model.run(self.id, job, interrupt);
-        result?;
-        if let Some(job) = job {
-            (self.sequence, self.logits) = (Some(job.sequence), job.logits);
+        match self.model.run(self.id, job, interrupt) {
+            Ran::Done(job) => {
+                (self.sequence, self.logits) = (Some(job.sequence), job.logits);
+                Ok(())
+            }
+            Ran::Failed(_, error) => Err(error),
+            Ran::Evicted => unreachable!("its job cannot begin again"),
         }
-        Ok(())
     }
 
     /// As [`Sequence::room`].

@@ -8,7 +8,7 @@ use super::lookup::Lookup;
 use super::model::Model;
 use super::queue::{Id, Job};
 use super::request::Request;
-use super::scheduler::{Ran, is_usable};
+use super::scheduler::Ran;
 use crate::engine::{Interrupt, Sequence};
 use crate::error::{Error, Result};
 use crate::sample::{Logprobs, Matcher, Sampler};
@@ -210,9 +210,11 @@ impl Stream {
     }
 
     fn advance(&mut self, interrupt: Interrupt) -> Result<Token> {
-        if let Some(job) = self.wanted()? {
+        while let Some(job) = self.wanted()? {
             let ran = self.model.run(self.id, job, interrupt);
-            self.ran(ran)?;
+            if self.ran(ran)? {
+                break;
+            }
         }
         interrupt()?;
         self.choose()
@@ -221,14 +223,15 @@ impl Stream {
     /// What must run before the next token can be chosen, if anything.
     pub(super) fn wanted(&mut self) -> Result<Option<Job>> {
         self.started.get_or_insert_with(Instant::now);
-        match self.last {
-            None => self.prompt_job().map(Some),
-            Some(id) if self.guesses.get(self.row) == Some(&id) => {
+        match (self.last, self.sequence.take()) {
+            (Some(id), sequence) if self.guesses.get(self.row) == Some(&id) => {
+                self.sequence = sequence;
                 self.row += 1;
                 self.n_accepted += 1;
                 Ok(None)
             }
-            Some(id) => self.token_job(id).map(Some),
+            (Some(id), Some(sequence)) => self.token_job(id, sequence).map(Some),
+            _ => self.text_job().map(Some),
         }
     }
 
@@ -289,22 +292,22 @@ impl Stream {
         }
     }
 
-    fn prompt_job(&mut self) -> Result<Job> {
+    /// All tokens so far: the prompt, or also what was chosen where its keys and values had to go.
+    fn text_job(&mut self) -> Result<Job> {
+        let ids = self.sampler.ids().to_vec();
         let mut sequence = self.model.engine.sequence()?;
-        sequence.announce(self.prompt.len());
+        sequence.announce(ids.len());
         Ok(Job {
             is_prompt: true,
             pin: self.pin.clone(),
             logits: std::mem::take(&mut self.logits),
-            ..Job::new(sequence, self.prompt.clone(), 1)
+            can_begin_again: true,
+            ..Job::new(sequence, ids, 1)
         })
     }
 
     /// The last chosen token, and guesses after it where the engine can take them back.
-    fn token_job(&mut self, id: u32) -> Result<Job> {
-        let Some(mut sequence) = self.sequence.take() else {
-            return Err(Error::Engine("this stream broke in an earlier step".into()));
-        };
+    fn token_job(&mut self, id: u32, mut sequence: Box<dyn Sequence>) -> Result<Job> {
         let n_past = self.prompt.len() + self.n_generated - 1;
         if sequence.n_past() != n_past && !sequence.rewind(n_past) {
             return Err(Error::Engine(format!(
@@ -325,26 +328,38 @@ impl Stream {
         self.asked = Instant::now();
         Ok(Job {
             logits: std::mem::take(&mut self.logits),
+            can_begin_again: true,
             ..Job::new(sequence, tokens, n_logits)
         })
     }
 
-    /// Takes in how what was [`Self::wanted`] went.
-    pub(super) fn ran(&mut self, (job, result): Ran) -> Result<()> {
-        if let Some(job) = job {
-            self.logits = job.logits;
-            self.recomputed = job.sequence.recomputed();
-            self.n_cached += job.n_cached;
-            if is_usable(Some(&result)) {
-                self.sequence = Some(job.sequence);
-            }
-        }
-        result?;
-        if self.last.is_some() {
+    /// Takes in how what was [`Self::wanted`] went; false if more is wanted.
+    pub(super) fn ran(&mut self, ran: Ran) -> Result<bool> {
+        let (job, result) = match ran {
+            Ran::Done(job) => (Some(job), Ok(true)),
+            Ran::Evicted => (None, Ok(false)),
+            Ran::Failed(job, error) => (job, Err(error)),
+        };
+        let Some(job) = job else {
+            (self.row, self.guesses) = (0, Vec::new());
+            return result;
+        };
+        self.logits = job.logits;
+        self.recomputed = job.sequence.recomputed();
+        if !job.is_prompt {
             let seconds = self.asked.elapsed().as_secs_f64();
             self.lookup.measured(self.guesses.len(), seconds);
+        } else if self.last.is_none() {
+            self.n_cached = job.n_cached;
         }
-        Ok(())
+        // After any other error it is half-way between two tokens.
+        if matches!(
+            result,
+            Ok(_) | Err(Error::Interrupted | Error::OutOfMemory { .. })
+        ) {
+            self.sequence = Some(job.sequence);
+        }
+        result
     }
 
     /// Takes in a chosen token: its text, and whether it ends the stream.

@@ -322,6 +322,16 @@ impl Generator {
         Ok(info)
     }
 
+    /// Streams running and waiting, and bytes of keys and values, in all and kept.
+    #[getter]
+    fn stats(&self) -> PyResult<(usize, usize, u64, u64)> {
+        let model = self.model()?;
+        model.check_process()?;
+        let load = model.load_of_streams();
+        let kept = model.kept_bytes();
+        Ok((load.running, load.waiting, model.engine.kv_bytes(), kept))
+    }
+
     /// The SHA-256 of the model's file, or of all its parts, in hex; reads them the first time.
     #[getter]
     fn sha256(&self, py: Python<'_>) -> PyResult<String> {

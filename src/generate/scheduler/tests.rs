@@ -1,13 +1,28 @@
 use std::any::Any;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 
 use super::super::queue::{AT_ONCE, CHUNK_BESIDE};
 use super::*;
 use crate::engine::{CHUNK, EngineKind, KvType, Sequence};
 
-/// Counts its tokens.
-struct Counter(usize);
+/// Counts its tokens, and those of all others with the same memory.
+struct Counter(usize, Arc<AtomicUsize>);
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        self.1.fetch_sub(self.0, Ordering::SeqCst);
+    }
+}
+
+fn counter(n: usize) -> Box<dyn Sequence> {
+    counter_in(&Arc::default(), n)
+}
+
+fn counter_in(memory: &Arc<AtomicUsize>, n: usize) -> Box<dyn Sequence> {
+    memory.fetch_add(n, Ordering::SeqCst);
+    Box::new(Counter(n, memory.clone()))
+}
 
 impl Sequence for Counter {
     fn n_past(&self) -> usize {
@@ -16,6 +31,7 @@ impl Sequence for Counter {
 
     fn forward(&mut self, tokens: &[u32], _: usize, _: &mut Vec<f32>, _: Interrupt) -> Result<()> {
         self.0 += tokens.len();
+        self.1.fetch_add(tokens.len(), Ordering::SeqCst);
         Ok(())
     }
 
@@ -32,7 +48,7 @@ impl Sequence for Counter {
     }
 
     fn fork(&self, n_past: usize) -> Option<Box<dyn Sequence>> {
-        (n_past <= self.0).then(|| Box::new(Self(n_past)) as Box<dyn Sequence>)
+        (n_past <= self.0).then(|| counter_in(&self.1, n_past))
     }
 }
 
@@ -44,11 +60,14 @@ struct Log {
     alone: bool,
     panics: AtomicBool,
     short_of_memory: AtomicUsize,
+    // Tokens that all sequences have together, and may have
+    memory: Arc<AtomicUsize>,
+    limit: Option<usize>,
 }
 
 impl Engine for Log {
     fn sequence(&self) -> Result<Box<dyn Sequence>> {
-        Ok(Box::new(Counter(0)))
+        Ok(counter_in(&self.memory, 0))
     }
 
     fn shares_passes(&self) -> bool {
@@ -65,6 +84,16 @@ impl Engine for Log {
         self.passes.lock().unwrap().push(sizes);
         for part in parts.iter_mut() {
             let tokens = part.tokens;
+            let used = self.memory.load(Ordering::SeqCst) + tokens.len();
+            if let Some(limit) = self.limit.filter(|&limit| used > limit) {
+                part.failed = Some(Error::OutOfMemory {
+                    what: "tokens".into(),
+                    needed: used as u64,
+                    available: limit as u64,
+                    remedy: "wait".into(),
+                });
+                continue;
+            }
             if tokens.contains(&99) && self.short_of_memory.load(Ordering::SeqCst) > 0 {
                 self.short_of_memory.fetch_sub(1, Ordering::SeqCst);
                 part.failed = Some(Error::OutOfMemory {
@@ -118,7 +147,16 @@ impl Engine for Log {
 fn job(tokens: &[u32]) -> Job {
     Job {
         is_prompt: true,
-        ..Job::new(Box::new(Counter(0)), tokens.to_vec(), 1)
+        ..Job::new(counter(0), tokens.to_vec(), 1)
+    }
+}
+
+/// The job that came back, and whether it was done.
+fn split(ran: Ran) -> (Option<Job>, Result<()>) {
+    match ran {
+        Ran::Done(job) => (Some(job), Ok(())),
+        Ran::Evicted => (None, Ok(())),
+        Ran::Failed(job, error) => (job, Err(error)),
     }
 }
 
@@ -139,7 +177,7 @@ fn streams(engine: &Log, prompts: &[usize], steps: usize) -> Vec<Vec<usize>> {
                 // No two begin alike.
                 let mut job = job(&vec![n as u32; n]);
                 for step in 1..=steps {
-                    let (back, result) = scheduler.run(engine, kept, id, job, &mut never);
+                    let (back, result) = split(scheduler.run(engine, kept, id, job, &mut never));
                     result.unwrap();
                     job = back.unwrap();
                     assert_eq!(job.sequence.n_past(), n + step - 1);
@@ -219,10 +257,10 @@ fn an_interrupted_leader_leaves_the_others_their_pass() {
             scheduler.run(&engine, &kept, a, job(&[1]), &mut stop)
         });
         std::thread::sleep(Duration::from_millis(10));
-        let (other, result) = scheduler.run(&engine, &kept, b, job(&[2]), &mut never);
+        let (other, result) = split(scheduler.run(&engine, &kept, b, job(&[2]), &mut never));
         result.unwrap();
         assert_eq!(other.unwrap().sequence.n_past(), 1);
-        let (back, result) = leader.join().unwrap();
+        let (back, result) = split(leader.join().unwrap());
         assert!(matches!(result, Err(Error::Interrupted)));
         assert_eq!(back.unwrap().sequence.n_past(), 0);
     });
@@ -241,12 +279,12 @@ fn who_waits_for_another_leader_can_go() {
         std::thread::sleep(Duration::from_millis(10));
         let started = Instant::now();
         let mut stop = || Err(Error::Interrupted);
-        let (back, result) = scheduler.run(&engine, &kept, b, job(&[2]), &mut stop);
+        let (back, result) = split(scheduler.run(&engine, &kept, b, job(&[2]), &mut stop));
         assert!(matches!(result, Err(Error::Interrupted)));
         assert!(back.is_some(), "it had not begun");
         assert!(started.elapsed() < Duration::from_millis(80));
-        leader.join().unwrap().1.unwrap();
-        let (_, result) = scheduler.run(&engine, &kept, c, job(&[3]), &mut never);
+        split(leader.join().unwrap()).1.unwrap();
+        let (_, result) = split(scheduler.run(&engine, &kept, c, job(&[3]), &mut never));
         result.unwrap();
     });
 }
@@ -257,13 +295,13 @@ fn short_of_memory_alone_is_the_error_of_one() {
     engine.short_of_memory.store(1, Ordering::SeqCst);
     let (scheduler, kept) = (Scheduler::default(), Kept::new(0));
     let id = scheduler.join();
-    let (back, result) = scheduler.run(&engine, &kept, id, job(&[99]), &mut never);
+    let (back, result) = split(scheduler.run(&engine, &kept, id, job(&[99]), &mut never));
     assert!(matches!(result, Err(Error::OutOfMemory { .. })));
     // It was not run, and can be again; where something was kept, it is without being asked.
     let job = back.unwrap();
-    kept.insert(vec![1, 2], Box::new(Counter(2)), None);
+    kept.insert(vec![1, 2], counter(2), None);
     engine.short_of_memory.store(1, Ordering::SeqCst);
-    let (back, result) = scheduler.run(&engine, &kept, id, job, &mut never);
+    let (back, result) = split(scheduler.run(&engine, &kept, id, job, &mut never));
     result.unwrap();
     assert_eq!(back.unwrap().sequence.n_past(), 1);
 }
@@ -276,7 +314,7 @@ fn a_panic_is_an_error_of_that_pass() {
     let id = scheduler.join();
     let run = || scheduler.run(&engine, &kept, id, job(&[1]), &mut never);
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err());
-    let (_, result) = scheduler.run(&engine, &kept, scheduler.join(), job(&[1]), &mut never);
+    let (_, result) = split(scheduler.run(&engine, &kept, scheduler.join(), job(&[1]), &mut never));
     result.unwrap();
 }
 
@@ -290,10 +328,10 @@ fn a_thread_does_not_wait_for_itself() {
     let (a, b) = (scheduler.join(), scheduler.join());
     let mut nested = None;
     let mut handler = || {
-        nested = Some(scheduler.run(&engine, &kept, b, job(&[2]), &mut never).1);
+        nested = Some(split(scheduler.run(&engine, &kept, b, job(&[2]), &mut never)).1);
         Ok(())
     };
-    let (_, result) = scheduler.run(&engine, &kept, a, job(&[1]), &mut handler);
+    let (_, result) = split(scheduler.run(&engine, &kept, a, job(&[1]), &mut handler));
     result.unwrap();
     assert!(matches!(nested, Some(Err(Error::InvalidRequest(_)))));
 }
@@ -302,7 +340,8 @@ fn a_thread_does_not_wait_for_itself() {
 fn driven(engine: &Log, scheduler: &Scheduler, kept: &Kept, n: usize) -> Vec<(Id, Job)> {
     let mut done = Vec::new();
     while done.len() < n {
-        for (id, (job, result)) in scheduler.drive(engine, kept, &mut never).unwrap() {
+        for (id, ran) in scheduler.drive(engine, kept, &mut never).unwrap() {
+            let (job, result) = split(ran);
             result.unwrap();
             done.push((id, job.unwrap()));
         }
@@ -387,7 +426,7 @@ fn who_waited_for_a_prompt_goes_on_when_its_stream_goes() {
         Ok(())
     };
     let other = scheduler.join();
-    scheduler.submit(other, Job::new(Box::new(Counter(7)), vec![7], 1), None);
+    scheduler.submit(other, Job::new(counter(7), vec![7], 1), None);
     let engine = Log {
         layers: 1,
         passes: Mutex::new(engine.passes.into_inner().unwrap()),
@@ -435,12 +474,13 @@ fn the_first_ones_come_first_and_nobody_is_forgotten() {
     let ids: Vec<Id> = (0..n).map(|_| scheduler.join()).collect();
     // They come in any order, each wants three tokens.
     for &id in ids.iter().rev() {
-        scheduler.submit(id, Job::new(Box::new(Counter(1)), vec![5], 1), None);
+        scheduler.submit(id, Job::new(counter(1), vec![5], 1), None);
     }
     let mut steps = HashMap::<Id, usize>::new();
     let mut ended = Vec::new();
     while ended.len() < n {
-        for (id, (job, result)) in scheduler.drive(&engine, &kept, &mut never).unwrap() {
+        for (id, ran) in scheduler.drive(&engine, &kept, &mut never).unwrap() {
+            let (job, result) = split(ran);
             result.unwrap();
             let steps = steps.entry(id).or_default();
             *steps += 1;
@@ -467,7 +507,7 @@ fn a_short_prompt_is_not_held_up_by_long_ones_nor_they_by_many_short_ones() {
     scheduler.submit(long, job(&[1; 960]), None);
     // There is always another short one, and somebody who wants the next token.
     let talker = scheduler.join();
-    scheduler.submit(talker, Job::new(Box::new(Counter(1)), vec![2], 1), None);
+    scheduler.submit(talker, Job::new(counter(1), vec![2], 1), None);
     let mut short = None;
     let (mut n_short, mut passes) = (0, 0);
     loop {
@@ -484,13 +524,9 @@ fn a_short_prompt_is_not_held_up_by_long_ones_nor_they_by_many_short_ones() {
             done.iter().any(|(id, _)| *id == talker),
             "a token with each pass"
         );
-        for (id, (job, _)) in &done {
+        for (id, _) in &done {
             if *id == talker {
-                let job = Job::new(
-                    Box::new(Counter(job.as_ref().unwrap().sequence.n_past())),
-                    vec![2],
-                    1,
-                );
+                let job = Job::new(counter(1), vec![2], 1);
                 scheduler.submit(talker, job, None);
             } else if Some(*id) == short {
                 short = None;
@@ -503,4 +539,106 @@ fn a_short_prompt_is_not_held_up_by_long_ones_nor_they_by_many_short_ones() {
     // A quarter of each pass is theirs, two passes for each.
     assert_eq!(passes, 960 / (CHUNK_BESIDE * 3 / 4));
     assert_eq!(n_short as usize, passes / 2);
+}
+
+/// Streams with a prompt of their own each and `n_steps` tokens after it, in one thread; how often each began again.
+fn in_memory(limit: usize, prompts: &[usize], n_steps: usize) -> (Log, Vec<usize>, Vec<Id>) {
+    let engine = Log {
+        limit: Some(limit),
+        ..Log::default()
+    };
+    let (scheduler, kept) = (Scheduler::default(), Kept::new(0));
+    let text = |id: Id, n: usize| Job {
+        is_prompt: true,
+        can_begin_again: true,
+        ..Job::new(counter_in(&engine.memory, 0), vec![id as u32; n], 1)
+    };
+    let ids: Vec<Id> = prompts.iter().map(|_| scheduler.join()).collect();
+    let mut n_tokens: HashMap<Id, usize> =
+        ids.iter().copied().zip(prompts.iter().copied()).collect();
+    for &id in &ids {
+        scheduler.submit(id, text(id, n_tokens[&id]), None);
+    }
+    let (mut again, mut ended) = (vec![0; ids.len()], Vec::new());
+    while ended.len() < ids.len() {
+        for (id, ran) in scheduler.drive(&engine, &kept, &mut never).unwrap() {
+            let i = ids.iter().position(|other| *other == id).unwrap();
+            match ran {
+                Ran::Done(job) if job.sequence.n_past() == prompts[i] + n_steps => {
+                    drop(job);
+                    scheduler.leave(id);
+                    ended.push(id);
+                }
+                Ran::Done(job) => {
+                    *n_tokens.get_mut(&id).unwrap() += 1;
+                    let next = Job {
+                        can_begin_again: true,
+                        ..Job::new(job.sequence, vec![7], 1)
+                    };
+                    scheduler.submit(id, next, None);
+                }
+                Ran::Evicted => {
+                    again[i] += 1;
+                    scheduler.submit(id, text(id, n_tokens[&id]), None);
+                }
+                Ran::Failed(_, error) => panic!("{error}"),
+            }
+        }
+    }
+    assert_eq!(engine.memory.load(Ordering::SeqCst), 0);
+    let load = scheduler.load();
+    assert_eq!(load, Load::default());
+    (engine, again, ended)
+}
+
+#[test]
+fn where_memory_is_short_the_youngest_begin_again_and_all_come_to_their_end() {
+    // One of them fits with all of its tokens, two do not.
+    let (_, again, ended) = in_memory(100, &[40, 40, 40, 40], 50);
+    assert_eq!(ended, [1, 2, 3, 4]);
+    assert_eq!(again[0], 0, "{again:?}");
+    assert!(again[1] + again[2] + again[3] > 0, "{again:?}");
+    // Nobody is sent away again and again.
+    assert!(again.iter().all(|&n| n <= 3), "{again:?}");
+}
+
+#[test]
+fn prompts_that_do_not_fit_together_are_read_one_after_the_other() {
+    let (engine, _, ended) = in_memory(150, &[140, 100, 130], 5);
+    assert_eq!(ended, [1, 2, 3]);
+    assert!(
+        n_run(&engine) < 2 * (140 + 100 + 130),
+        "little is read twice"
+    );
+}
+
+#[test]
+fn what_never_fits_is_an_error_with_both_numbers() {
+    let engine = Log {
+        limit: Some(50),
+        ..Log::default()
+    };
+    let (scheduler, kept) = (Scheduler::default(), Kept::new(0));
+    let (big, small) = (scheduler.join(), scheduler.join());
+    let job_in = |n: usize| Job {
+        is_prompt: true,
+        can_begin_again: true,
+        ..Job::new(counter_in(&engine.memory, 0), vec![n as u32; n], 1)
+    };
+    scheduler.submit(big, job_in(60), None);
+    scheduler.submit(small, job_in(20), None);
+    let mut outcomes = HashMap::new();
+    while outcomes.len() < 2 {
+        for (id, ran) in scheduler.drive(&engine, &kept, &mut never).unwrap() {
+            if matches!(ran, Ran::Evicted) {
+                scheduler.submit(id, job_in(20), None);
+            } else {
+                outcomes.insert(id, split(ran).1);
+                scheduler.leave(id);
+            }
+        }
+    }
+    let needs = |error: &Error| error.to_string().contains("50 bytes");
+    assert!(outcomes[&big].as_ref().is_err_and(needs));
+    assert!(outcomes[&small].is_ok());
 }
