@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from make_gguf import tiny_model
 
 from candlewick import Generator, InvalidRequestError
-from make_gguf import tiny_model
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are counted in /proc")
 PROMPT = "Write a haiku about fog"

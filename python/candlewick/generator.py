@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, Union
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, Union, cast
 
 from candlewick import _native, models, structured, threads
 from candlewick.chat import OTHER_NAMES, Chat
@@ -15,7 +15,7 @@ from candlewick.trace import Origin
 if TYPE_CHECKING:
     import os
     import re
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self, Unpack
@@ -359,6 +359,47 @@ class Generator:
             for _ in stream:
                 pass
             return stream.completion()
+
+    def generate_batch(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        return_exceptions: bool = False,
+        progress: bool | Report = True,
+        **options: Unpack[Options],
+    ) -> list[Completion]:
+        """As `generate` for each of many prompts, several of which share each pass over the model's weights.
+
+        Each completion is the one that its prompt has alone. What prompts begin with is read once.
+
+        Args:
+            prompts: Each as for `stream`.
+            return_exceptions: Put what goes wrong with a prompt in its place in the list. Otherwise the first error
+                ends the others and is raised, and says which prompt it is about.
+            progress: Show a line on a terminal or in a notebook. A function is called instead, after each prompt that
+                is done, as ``progress(prompts_done, prompts_in_all, "generating")``; what it raises ends the work and
+                is raised here.
+            **options: As for `stream`, for all prompts; but with ``seed=n`` the first prompt has the seed ``n``, the
+                next one ``n + 1`` and so on, so that one prompt given twice has two answers. `Completion.seed` tells.
+
+        Returns:
+            The completions, in the order of the prompts.
+
+        Raises:
+            InvalidRequestError: An argument is out of range, or ``prompts`` is one prompt and no list of them.
+            ContextLengthError: A prompt does not fit in the context.
+
+        Example:
+            >>> from candlewick import Generator
+            >>> gen = Generator("demo")
+            >>> poems = gen.generate_batch([f"Write a haiku about {topic}" for topic in ("fog", "tea")], seed=1)
+            >>> poems[1].text == gen.generate("Write a haiku about tea", seed=2).text
+            True
+        """
+        # The work is there for those who call it alone: the import would be paid by all.
+        from candlewick.batch import generate_batch
+
+        return cast("list[Completion]", generate_batch(self, prompts, return_exceptions, progress, options))
 
     def score(self, text: Prompt) -> Score:
         """How likely the model finds a text: the log-probability of each token after those before it.
