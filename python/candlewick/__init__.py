@@ -21,7 +21,7 @@ from candlewick.errors import (
     SessionError,
     UnsupportedModelError,
 )
-from candlewick.generator import Generator
+from candlewick.generator import Generator, Stats
 from candlewick.score import Score
 from candlewick.stream import Completion, TextStream, Timings, Token, TokenStream, ToolCall, TopLogprob, Usage
 
@@ -38,6 +38,7 @@ __all__ = [
     "OutOfMemoryError",
     "Score",
     "SessionError",
+    "Stats",
     "TextStream",
     "Timings",
     "Token",

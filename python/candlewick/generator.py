@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Union
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, Union, cast
 
 from candlewick import _native, models, structured, threads
 from candlewick.chat import OTHER_NAMES, Chat
@@ -15,7 +15,7 @@ from candlewick.trace import Origin
 if TYPE_CHECKING:
     import os
     import re
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self, Unpack
@@ -74,11 +74,26 @@ class Options(TypedDict, total=False):
     tool_choice: str | Mapping[str, Any] | None
 
 
+class Stats(NamedTuple):
+    """What a generator has to do at the moment, and the memory that it takes."""
+
+    running: int
+    """Streams that have begun to read their prompt and have not ended."""
+    waiting: int
+    """Streams that want to begin, and wait for their turn or for memory."""
+    kv_bytes: int
+    """Keys and values of all streams and of what is kept, each page once; 0 for other engines than native."""
+    kept_bytes: int
+    """Those that are kept for prompts that begin like earlier ones."""
+
+
 class Generator:
     """A Phi-3 model that streams text.
 
-    Any number of streams of one generator can run at once, in one thread or many; each has its own memory of its
-    tokens, and they take turns step by step.
+    Any number of streams of one generator can run at once, in one thread or many, or in tasks of asyncio: they share
+    each pass over the model's weights, up to 32 of them, those that came first before others; and each has the text
+    that it would have alone. What several prompts begin with is read once. Where memory gets short, the youngest wait
+    until others have ended.
 
     Args:
         model: A ``.gguf`` file; a folder that holds one; a repository of the Hugging Face hub (``"owner/name"``, or
@@ -349,6 +364,47 @@ class Generator:
                 pass
             return stream.completion()
 
+    def generate_batch(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        return_exceptions: bool = False,
+        progress: bool | Report = True,
+        **options: Unpack[Options],
+    ) -> list[Completion]:
+        """As `generate` for each of many prompts, several of which share each pass over the model's weights.
+
+        Each completion is the one that its prompt has alone. What prompts begin with is read once.
+
+        Args:
+            prompts: Each as for `stream`.
+            return_exceptions: Put what goes wrong with a prompt in its place in the list. Otherwise the first error
+                ends the others and is raised, and says which prompt it is about.
+            progress: Show a line on a terminal or in a notebook. A function is called instead, after each prompt that
+                is done, as ``progress(prompts_done, prompts_in_all, "generating")``; what it raises ends the work and
+                is raised here.
+            **options: As for `stream`, for all prompts; but with ``seed=n`` the first prompt has the seed ``n``, the
+                next one ``n + 1`` and so on, so that one prompt given twice has two answers. `Completion.seed` tells.
+
+        Returns:
+            The completions, in the order of the prompts.
+
+        Raises:
+            InvalidRequestError: An argument is out of range, or ``prompts`` is one prompt and no list of them.
+            ContextLengthError: A prompt does not fit in the context.
+
+        Example:
+            >>> from candlewick import Generator
+            >>> gen = Generator("demo")
+            >>> poems = gen.generate_batch([f"Write a haiku about {topic}" for topic in ("fog", "tea")], seed=1)
+            >>> poems[1].text == gen.generate("Write a haiku about tea", seed=2).text
+            True
+        """
+        # The work is there for those who call it alone: the import would be paid by all.
+        from candlewick.batch import generate_batch
+
+        return cast("list[Completion]", generate_batch(self, prompts, return_exceptions, progress, options))
+
     def score(self, text: Prompt) -> Score:
         """How likely the model finds a text: the log-probability of each token after those before it.
 
@@ -428,6 +484,11 @@ class Generator:
         the keys that are there but change nothing (``"harmless"``); any other is an error at load.
         """
         return self._native.info
+
+    @property
+    def stats(self) -> Stats:
+        """How many streams run and wait, and what their keys and values take; cheap, from any thread."""
+        return Stats(*self._native.stats)
 
     def clear_cache(self) -> None:
         """Forgets what was read and written before: the next prompt is read from its beginning.

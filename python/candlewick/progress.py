@@ -1,4 +1,4 @@
-"""One line that tells a person how far a download or a load is: on a terminal, in a notebook, or not at all."""
+"""One line that tells how far a download, a load or a batch is: on a terminal, in a notebook, or not at all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Report = Callable[[int, int, str], object]
-    """Called with the bytes that are here, those in all (0 if unknown) and what they are: a file, or "loading" it."""
+    """Called with how much is here, how much there is in all (0 if unknown) and what it is: bytes of a file, or of
+    "loading" it; prompts of "generating"."""
 
 WINDOW_S = 5.0
 """The speed shown is that of the last seconds, so that it follows the line and does not jump."""
@@ -23,13 +24,14 @@ QUIET_S = 0.3
 
 
 @contextmanager
-def reporting(progress: bool | Report, *, keep: bool = True) -> Iterator[Report | None]:
-    """What to hand to a download or a load for the user's ``progress``.
+def reporting(progress: bool | Report, *, keep: bool = True, unit: Unit | None = None) -> Iterator[Report | None]:
+    """What to hand to a download, a load or a batch for the user's ``progress``.
 
     Args:
         progress: A function is called as it is. ``True`` shows a line where a person sees it: on a terminal
             (standard error) or in a notebook. ``False`` shows nothing.
         keep: Leave what was reached on the screen, and not an empty line.
+        unit: What is counted; ``None`` is bytes.
     """
     if callable(progress):
         yield progress
@@ -40,18 +42,48 @@ def reporting(progress: bool | Report, *, keep: bool = True) -> Iterator[Report 
     if show is None:
         yield None
         return
-    line = Line(show, keep=keep)
+    line = Line(show, keep=keep, unit=unit)
     try:
         yield line
     finally:
         line.close()
 
 
+class Unit:
+    """How numbers of bytes are written."""
+
+    def amount(self, n: float) -> str:
+        return _bytes(n)
+
+    def size(self, done: int, total: int) -> str:
+        return _size(done, total)
+
+
+class Count(Unit):
+    """How numbers of things are written."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def amount(self, n: float) -> str:
+        return f"{n:.0f} {self._name}" if n >= 9.95 or n == int(n) else f"{n:.2g} {self._name}"
+
+    def size(self, done: int, total: int) -> str:
+        return f"{done}/{total} {self._name}" if total else f"{done} {self._name}"
+
+
+BYTES = Unit()
+PROMPTS = Count("prompts")
+
+
 class Line:
     """Turns reports into a line of text that fits, and hands it to a place that shows it."""
 
-    def __init__(self, place: Place, clock: Callable[[], float] = time.monotonic, *, keep: bool = True) -> None:
+    def __init__(
+        self, place: Place, clock: Callable[[], float] = time.monotonic, *, keep: bool = True, unit: Unit | None = None
+    ) -> None:
         self._place = place
+        self._unit = unit or BYTES
         self._clock = clock
         self._keep = keep
         self._file = ""
@@ -88,12 +120,12 @@ class Line:
         percent = f"{100 * self._done // self._total}%" if self._total else ""
         if ended and 0 < self._total <= self._done:
             taken = self._now - self._began
-            speed = f"{_bytes((self._done - self._first) / taken if taken > 0 else 0.0)}/s"
-            facts = [_bytes(self._total), f"in {_time(taken)}", speed]
+            speed = f"{self._unit.amount((self._done - self._first) / taken if taken > 0 else 0.0)}/s"
+            facts = [self._unit.amount(self._total), f"in {_time(taken)}", speed]
             short = facts
         else:
             per_second = self._speed()
-            facts = [_size(self._done, self._total), f"{_bytes(per_second)}/s"]
+            facts = [self._unit.size(self._done, self._total), f"{self._unit.amount(per_second)}/s"]
             short = facts
             if self._total:
                 time_left = _time((self._total - self._done) / per_second) if per_second > 0 else "stalled"

@@ -11,8 +11,8 @@ from candlewick import shading, trace
 from candlewick.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
-    from concurrent.futures import ThreadPoolExecutor
     from types import TracebackType
 
     from typing_extensions import Self
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 FinishReason = Literal["stop", "length", "cancelled", "tool_calls"]
 T = TypeVar("T")
+Item = tuple[int, str, float, list[tuple[int, str, float, bytes]]]
+"""A token as the native stream gives it: id, text, logprob, alternatives."""
 
 
 class TopLogprob(NamedTuple):
@@ -65,7 +67,7 @@ class Token(NamedTuple):
         }
 
 
-def _token(item: tuple[int, str, float, list[tuple[int, str, float, bytes]]]) -> Token:
+def _token(item: Item) -> Token:
     id, text, logprob, alternatives = item
     return Token(id, text, logprob, tuple(TopLogprob(*alternative) for alternative in alternatives))
 
@@ -112,12 +114,14 @@ class Timings:
         return dataclasses.asdict(self)
 
 
-@functools.cache
-def _executor() -> ThreadPoolExecutor:
-    """Threads in which `async for` waits: not asyncio's own, which everything else in the program needs."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    return ThreadPoolExecutor(max_workers=64, thread_name_prefix="candlewick")
+def _settle(future: asyncio.Future[Any], item: Any, error: BaseException | None) -> None:
+    # A task that was cancelled has cancelled it.
+    if future.done():
+        return
+    if error is None:
+        future.set_result(item)
+    else:
+        future.set_exception(error)
 
 
 class _Stream(Generic[T]):
@@ -130,6 +134,13 @@ class _Stream(Generic[T]):
         self._calls: list[ToolCall] | None = None
 
     def _next(self) -> T | None:
+        raise NotImplementedError
+
+    def _await(self, deliver: Callable[[Any, BaseException | None], object]) -> None:
+        """Has ``deliver`` called from another thread with what `_read` makes an item of."""
+        raise NotImplementedError
+
+    def _read(self, item: Any) -> T | None:
         raise NotImplementedError
 
     def __iter__(self) -> Self:
@@ -149,9 +160,12 @@ class _Stream(Generic[T]):
         import asyncio
 
         loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._await(functools.partial(loop.call_soon_threadsafe, _settle, future))
         try:
-            item = await loop.run_in_executor(_executor(), self._next)
-        except asyncio.CancelledError:
+            item = self._read(await future)
+        except BaseException:
+            # The task was cancelled or is being taken down; what the step raised has ended the stream already.
             self.cancel()
             raise
         if item is None:
@@ -289,6 +303,12 @@ class TextStream(_Stream[str]):
     def _next(self) -> str | None:
         return self._native.next_text()
 
+    def _await(self, deliver: Callable[[Any, BaseException | None], object]) -> None:
+        self._native.await_text(deliver)
+
+    def _read(self, item: str | None) -> str | None:
+        return item
+
     def completion(self) -> Completion:
         """The result, once the stream has ended.
 
@@ -316,7 +336,12 @@ class TokenStream(_Stream[Token]):
     """The tokens of one generation: as `TextStream`, but each item is a `Token`."""
 
     def _next(self) -> Token | None:
-        item = self._native.next_token()
+        return self._read(self._native.next_token())
+
+    def _await(self, deliver: Callable[[Any, BaseException | None], object]) -> None:
+        self._native.await_token(deliver)
+
+    def _read(self, item: Item | None) -> Token | None:
         return None if item is None else _token(item)
 
 

@@ -190,6 +190,11 @@ pub trait Engine: Send + Sync {
     /// Bytes of keys and values for one token.
     fn kv_bytes_per_token(&self) -> u64;
 
+    /// Bytes of keys and values of all sequences there are, what they share once; 0 where this is not counted.
+    fn kv_bytes(&self) -> u64 {
+        0
+    }
+
     /// Bytes of all pages of a sequence of `n_tokens` of which `extent` is there; `None` where there can be no such
     /// sequence, or where this engine keeps none.
     fn stored_bytes(&self, _n_tokens: usize, _extent: &Extent) -> Option<u64> {

@@ -124,7 +124,12 @@ impl<S: Restart + 'static> Sequence for Regimes<S> {
     }
 
     fn suits(&self, n_tokens: usize) -> bool {
-        self.rope.regime(n_tokens) == self.inner.regime()
+        // What has no tokens yet is rotated as it will need to be.
+        let regime = match self.tokens.len() {
+            0 => self.rope.regime(self.announced),
+            _ => self.inner.regime(),
+        };
+        self.rope.regime(n_tokens) == regime
     }
 
     fn kv(&self) -> Option<(Extent, Vec<&[u8]>)> {

@@ -199,7 +199,7 @@ fn bytes(entries: &[Entry]) -> u64 {
 }
 
 /// Tokens at the beginning that both have.
-fn common(a: &[u32], b: &[u32]) -> usize {
+pub(super) fn common(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 

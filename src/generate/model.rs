@@ -6,8 +6,10 @@ use std::sync::Arc;
 use super::constrained::Vocabulary;
 use super::kept::{Kept, Pin};
 use super::prompt::Prompt;
+use super::queue::{Id, Job};
 use super::request::Request;
-use super::scheduler::{Id, Job, Scheduler};
+use super::scheduler::{Load, Ran, Scheduler};
+use super::steps::Steps;
 use super::stream::Stream;
 use crate::engine::{self, Engine, EngineOptions, Interrupt, OnLoaded};
 use crate::error::{Error, Result, bytes};
@@ -123,20 +125,14 @@ impl Model {
 
     /// Logits after `ids`, run in steps of `chunk` tokens; for comparison with references.
     pub fn logits(&self, ids: &[u32], chunk: usize) -> Result<Vec<f32>> {
-        let mut job = Job {
-            sequence: self.engine.sequence()?,
-            tokens: Vec::new(),
-            n_logits: 1,
-            logits: Vec::new(),
-        };
+        let mut steps = Steps::new(self, self.engine.sequence()?);
         for tokens in ids.chunks(chunk.max(1)) {
-            job.tokens = tokens.to_vec();
-            job = self.step(job, &mut || Ok(()))?;
+            steps.run(tokens, 1, &mut || Ok(()))?;
         }
-        if job.logits.is_empty() {
+        if steps.logits.is_empty() {
             return Err(Error::InvalidRequest("no ids to run".into()));
         }
-        Ok(job.logits)
+        Ok(std::mem::take(&mut steps.logits))
     }
 
     /// What passing one token through the matrices costs.
@@ -189,6 +185,11 @@ impl Model {
         Pin::new(self.kept.clone())
     }
 
+    /// What its streams are doing.
+    pub fn load_of_streams(&self) -> Load {
+        self.scheduler.load()
+    }
+
     /// Bytes of keys and values that are kept for prompts to come.
     pub fn kept_bytes(&self) -> u64 {
         self.kept.bytes()
@@ -204,18 +205,16 @@ impl Model {
         prompt.encode(self)
     }
 
-    /// Runs a job that no stream is behind.
-    pub(super) fn step(&self, job: Job, interrupt: Interrupt) -> Result<Job> {
-        let id = self.scheduler.join();
-        let (job, result) = self.run(id, job, interrupt);
-        self.scheduler.leave(id);
-        result.map(|()| job.expect("given back where nothing interrupts"))
-    }
-
     /// Runs `job` of the stream `id`, alone or together with what others want: see [`Scheduler::run`].
-    pub(super) fn run(&self, id: Id, job: Job, interrupt: Interrupt) -> (Option<Job>, Result<()>) {
+    pub(super) fn run(&self, id: Id, job: Job, interrupt: Interrupt) -> Ran {
         let engine = self.engine.as_ref();
         self.scheduler.run(engine, &self.kept, id, job, interrupt)
+    }
+
+    /// See [`Scheduler::drive`].
+    pub(super) fn drive(&self, interrupt: Interrupt) -> Result<Vec<(Id, Ran)>> {
+        let engine = self.engine.as_ref();
+        self.scheduler.drive(engine, &self.kept, interrupt)
     }
 }
 

@@ -1,84 +1,95 @@
 //! Which tokens run when: all streams of a model share passes over its weights.
 //!
-//! There is no thread of its own. A stream that wants tokens run queues a [`Job`]; whoever finds the engine free leads:
-//! it takes what waits into one pass, runs it, and hands out the results, its own among them. Reading the weights is most
-//! of the work of a pass, so several streams cost little more than one, and what each gets is to the bit what it would
-//! get alone (`Engine::forward`).
+//! A stream that wants tokens run queues a [`Job`]; whoever finds the engine free leads: it takes what waits into one
+//! pass, runs it, and hands out the results, its own among them. Reading the weights is most of the work of a pass, so
+//! several streams cost little more than one, and what each gets is to the bit what it would get alone
+//! (`Engine::forward`). Which jobs a pass takes is the [`Queue`]'s business.
 //!
-//! - First come, first served. A pass takes the next token of every stream that waits, and a part of one prompt or of
-//!   several, [`CHUNK`] tokens in all or, where others want their next token, [`CHUNK_BESIDE`]: a long prompt does not
-//!   freeze them.
-//! - Before it leads, a stream waits a moment for those of the last passes that are about to come back. Without that
+//! - A thread that waits for one job leads and waits in [`Scheduler::run`]; the one that waits for many, in
+//!   [`Scheduler::drive`].
+//! - Before it leads, a thread waits a moment for those of the last passes that are about to come back. Without that
 //!   they would fall apart into groups that take turns, and each would pay for a whole pass.
 //! - A leader that is interrupted ends the pass after the layer it is in; the others' jobs are queued again, as if they
-//!   had not run. A stream that is interrupted while others run its job goes at once, and loses the sequence.
+//!   had not run. A stream that goes while others run its job goes at once, and loses the sequence; where all of a
+//!   pass have gone, it ends after the layer it is in.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use super::kept::Kept;
-use crate::engine::{CHUNK, Engine, Interrupt, Part, Sequence};
+use super::queue::{Id, Job, Queue, Short, Waiting};
+use crate::engine::{Engine, Interrupt, Part};
 use crate::error::{Error, Result};
 
 /// How often a waiting thread looks whether it should stop.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-
-/// Prompt tokens of a pass in which others want their next token.
-const CHUNK_BESIDE: usize = 32;
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What is waited for those that are about to come back, as a share of the last pass, and at most.
 const GATHER: f64 = 0.05;
 const MOST_GATHER: Duration = Duration::from_millis(20);
 const LEAST_GATHER: Duration = Duration::from_micros(100);
 
-/// Tokens that a stream wants run.
-pub(super) struct Job {
-    pub sequence: Box<dyn Sequence>,
-    pub tokens: Vec<u32>,
-    /// More than one is never split over passes.
-    pub n_logits: usize,
-    /// As [`Sequence::forward`] leaves them.
-    pub logits: Vec<f32>,
+/// How long those that wait for memory do so while nobody gives any back and nothing runs.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How a job went.
+pub(super) enum Ran {
+    Done(Job),
+    /// Others needed its memory: its stream begins again, with all of its tokens.
+    Evicted,
+    /// With the job, unless somebody else was running it when its stream went. After a lack of memory or an
+    /// interruption its sequence has as many of the tokens as have run, after any other error it must not be used.
+    Failed(Option<Job>, Error),
 }
 
-/// One stream among others.
-pub(super) type Id = u64;
-
-struct Waiting {
-    id: Id,
-    job: Job,
-    // Tokens that have run
-    n_done: usize,
-}
-
-impl Waiting {
-    fn is_prompt(&self) -> bool {
-        self.job.n_logits <= 1 && self.job.tokens.len() > 1
+impl Ran {
+    fn job(self) -> Option<Job> {
+        match self {
+            Self::Done(job) => Some(job),
+            Self::Evicted => None,
+            Self::Failed(job, _) => job,
+        }
     }
 }
 
-/// When and from where a stream last wanted something.
+/// What a scheduler has to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Streams that have begun and not ended.
+    pub running: usize,
+    /// Streams that want to begin.
+    pub waiting: usize,
+}
+
+/// When a stream last wanted something, and who can bring it back.
 struct Seen {
     pass: u64,
-    thread: ThreadId,
-    // It comes from one thread after another: which one says nothing
-    wanders: bool,
+    // None where no certain thread does
+    thread: Option<ThreadId>,
 }
 
 #[derive(Default)]
 struct State {
     next_id: Id,
-    waiting: VecDeque<Waiting>,
+    queue: Queue,
     // Who runs a pass, and whose jobs are in it
     leader: Option<ThreadId>,
     running: Vec<Id>,
     // Whose result nobody will fetch
     left: Vec<Id>,
-    done: HashMap<Id, (Option<Job>, Result<()>)>,
-    // Passes so far, how long the last one took, and until when others that were in it are waited for
+    // What has run and was not fetched yet: by the threads that wait for it, and by the one that drives
+    done: HashMap<Id, Ran>,
+    driven: Vec<(Id, Ran)>,
+    // Who has not asked again since its memory went, and what for
+    evicted: HashMap<Id, Error>,
+    // The one that drives has something else to do
+    woken: bool,
+    // Passes so far, and how long and until when others that were in the last one are waited for
     passes: u64,
+    gather: Duration,
     gather_until: Option<Instant>,
     seen: HashMap<Id, Seen>,
 }
@@ -88,6 +99,8 @@ struct State {
 pub(super) struct Scheduler {
     state: Mutex<State>,
     changed: Condvar,
+    // Everybody whose job is in this pass has gone
+    deserted: AtomicBool,
 }
 
 impl Scheduler {
@@ -101,7 +114,7 @@ impl Scheduler {
     /// Nothing more is to be expected of it.
     pub(super) fn leave(&self, id: Id) {
         let mut state = self.lock();
-        state.seen.remove(&id);
+        state.forget(id);
         // What a panic kept somebody from fetching.
         let unfetched = state.done.remove(&id);
         drop(state);
@@ -109,11 +122,18 @@ impl Scheduler {
         self.changed.notify_all();
     }
 
-    /// Runs the job of `id`, alone or with others', and gives it back, unless others were running it when `interrupt`
-    /// wanted to stop.
-    ///
-    /// After a lack of memory or an interruption its sequence has as many of the tokens as have run, after any other
-    /// error it must not be used.
+    /// What there is to do.
+    pub(super) fn load(&self) -> Load {
+        let state = self.lock();
+        let begins = |waiting: &&Waiting| waiting.job.sequence.n_past() == 0;
+        let waiting = state.queue.iter().filter(begins).count();
+        Load {
+            running: state.seen.len().saturating_sub(waiting),
+            waiting,
+        }
+    }
+
+    /// Runs the job of `id`, alone or with others', and gives it back.
     pub(super) fn run(
         &self,
         engine: &dyn Engine,
@@ -121,94 +141,189 @@ impl Scheduler {
         id: Id,
         job: Job,
         interrupt: Interrupt,
-    ) -> (Option<Job>, Result<()>) {
+    ) -> Ran {
+        let me = std::thread::current().id();
+        if self.lock().leader == Some(me) {
+            return Ran::Failed(Some(job), reentered());
+        }
+        self.submit(id, job, Some(me));
+        let waits = |state: &State| state.queue.has(id);
+        let ran = |state: &mut State| state.done.remove(&id);
+        match self.wait(engine, kept, waits, ran, interrupt) {
+            Ok(ran) => ran,
+            Err(stopped) => Ran::Failed(self.withdraw(id), stopped),
+        }
+    }
+
+    /// Queues a job, which comes back through [`Self::drive`] unless `thread` waits for it.
+    pub(super) fn submit(&self, id: Id, job: Job, thread: Option<ThreadId>) {
+        let mut state = self.lock();
+        state.see(id, thread);
+        let since = Instant::now();
+        let short = state.evicted.remove(&id);
+        state.queue.push(Waiting {
+            id,
+            job,
+            driven: thread.is_none(),
+            sought: false,
+            short: short.map(|error| Short { since, error }),
+        });
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Waits until jobs that no thread waits for have run, or until it is woken, and leads passes meanwhile.
+    pub(super) fn drive(
+        &self,
+        engine: &dyn Engine,
+        kept: &Kept,
+        interrupt: Interrupt,
+    ) -> Result<Vec<(Id, Ran)>> {
+        let waits = |state: &State| state.queue.iter().any(|waiting| waiting.driven);
+        let ran = |state: &mut State| {
+            let woken = std::mem::take(&mut state.woken);
+            (woken || !state.driven.is_empty()).then(|| std::mem::take(&mut state.driven))
+        };
+        self.wait(engine, kept, waits, ran, interrupt)
+    }
+
+    /// Makes the one that drives look around.
+    pub(super) fn wake(&self) {
+        self.lock().woken = true;
+        self.changed.notify_all();
+    }
+
+    /// What the last pass gave has been handed on, and those that got it are about to come back.
+    pub(super) fn expect(&self) {
+        let mut state = self.lock();
+        state.gather_until = Some(Instant::now() + state.gather);
+    }
+
+    /// Waits until `ready` has something, and leads while `waits` says that a job of this thread's is queued.
+    fn wait<T>(
+        &self,
+        engine: &dyn Engine,
+        kept: &Kept,
+        waits: impl Fn(&State) -> bool,
+        mut ready: impl FnMut(&mut State) -> Option<T>,
+        interrupt: Interrupt,
+    ) -> Result<T> {
         let me = std::thread::current().id();
         let mut state = self.lock();
-        if state.leader == Some(me) {
-            return (Some(job), Err(reentered()));
-        }
-        state.see(id, me);
-        state.waiting.push_back(Waiting { id, job, n_done: 0 });
-        self.changed.notify_all();
         loop {
+            if let Some(ready) = ready(&mut state) {
+                return Ok(ready);
+            }
             let mut patience = LOOK_EVERY;
-            if state.leader.is_none() && state.waiting.iter().any(|w| w.id == id) {
-                patience = state.gather(me);
+            if state.leader.is_none() && waits(&state) {
+                patience = state.gathering(me);
                 if patience < LEAST_GATHER {
-                    state.leader = Some(me);
-                    drop(state);
-                    let led = self.lead(engine, kept, interrupt);
-                    state = self.lock();
-                    if led.is_err() {
-                        return (state.withdraw(id), led);
+                    let relief = state.relieve();
+                    let runs = state.queue.is_runnable();
+                    if runs {
+                        state.leader = Some(me);
                     }
+                    drop(state);
+                    if relief.is_some() {
+                        self.changed.notify_all();
+                    }
+                    drop(relief);
+                    if runs {
+                        self.lead(engine, kept, interrupt)?;
+                        state = self.lock();
+                        continue;
+                    }
+                    state = self.lock();
+                    patience = LOOK_EVERY;
                 }
             }
-            if let Some(result) = state.done.remove(&id) {
-                return result;
-            }
-            if patience >= LEAST_GATHER {
-                state = self
-                    .changed
-                    .wait_timeout(state, patience)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0;
-            }
-            if let Some(result) = state.done.remove(&id) {
-                return result;
+            state = self
+                .changed
+                .wait_timeout(state, patience)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+            if let Some(ready) = ready(&mut state) {
+                return Ok(ready);
             }
             drop(state);
-            let go_on = interrupt();
+            interrupt()?;
             state = self.lock();
-            if go_on.is_err() {
-                return (state.withdraw(id), go_on);
-            }
         }
     }
 
     /// One pass over the weights; an error is an interruption.
     fn lead(&self, engine: &dyn Engine, kept: &Kept, interrupt: Interrupt) -> Result<()> {
+        self.deserted.store(false, Ordering::SeqCst);
         let mut pass = Pass {
             scheduler: self,
-            jobs: self.lock().take(engine.shares_passes()),
-            failed: Vec::new(),
+            kept,
+            jobs: self.lock().take(engine.shares_passes(), kept),
+            went: Vec::new(),
             error: Some(Error::Engine("a step of the engine panicked".into())),
             started: Instant::now(),
         };
         // A long prompt takes much memory: it should not drive others out of theirs.
-        if pass.jobs.iter().any(|(waiting, _)| waiting.is_prompt()) {
+        if pass.jobs.iter().any(|(waiting, _)| waiting.job.is_long()) {
             kept.leave_room(0);
         }
         let mut parts = Vec::with_capacity(pass.jobs.len());
         for (waiting, n) in &mut pass.jobs {
-            let Job {
-                sequence,
-                tokens,
-                n_logits,
-                logits,
-            } = &mut waiting.job;
-            let end = waiting.n_done + *n;
+            let job = &mut waiting.job;
+            let end = job.n_done + *n;
             parts.push(Part {
-                sequence: sequence.as_mut(),
-                tokens: &tokens[waiting.n_done..end],
-                n_logits: if end == tokens.len() { *n_logits } else { 0 },
-                logits,
+                sequence: job.sequence.as_mut(),
+                tokens: &job.tokens[job.n_done..end],
+                n_logits: if end == job.tokens.len() {
+                    job.n_logits
+                } else {
+                    0
+                },
+                logits: &mut job.logits,
                 failed: None,
             });
         }
-        let result = engine.forward(&mut parts, interrupt);
+        let mut stopped = Ok(());
+        let result = engine.forward(&mut parts, &mut || {
+            stopped = interrupt();
+            if self.deserted.load(Ordering::SeqCst) {
+                return Err(Error::Interrupted);
+            }
+            stopped.clone()
+        });
         let failed = parts.into_iter().map(|part| part.failed);
-        let retry = |error: Option<Error>| match error {
+        let went = |error: Option<Error>| match error {
+            None => Went::Through,
             // It runs again in the next pass, with more memory.
-            Some(Error::OutOfMemory { .. }) if kept.give_up_one() => Some(None),
-            error => error.map(Some),
+            Some(Error::OutOfMemory { .. }) if kept.give_up_one() => Went::Nowhere,
+            Some(error @ Error::OutOfMemory { .. }) if engine.shares_passes() => Went::Short(error),
+            Some(error) => Went::Wrong(error),
         };
-        pass.failed = failed.map(retry).collect();
+        pass.went = failed.map(went).collect();
         pass.error = result.err();
-        match pass.error {
-            Some(Error::Interrupted) => Err(Error::Interrupted),
-            _ => Ok(()),
+        if pass.error.is_none() {
+            pass.keep();
         }
+        drop(pass);
+        stopped
+    }
+
+    /// Takes the job of `id` out, if it does not run.
+    pub(super) fn withdraw(&self, id: Id) -> Option<Job> {
+        let mut state = self.lock();
+        state.forget(id);
+        if let Some(ran) = state.done.remove(&id) {
+            return ran.job();
+        }
+        if let Some(i) = state.driven.iter().position(|(driven, _)| *driven == id) {
+            return state.driven.swap_remove(i).1.job();
+        }
+        if state.running.contains(&id) {
+            state.left.push(id);
+            let deserted = state.left.len() == state.running.len();
+            self.deserted.store(deserted, Ordering::SeqCst);
+            return None;
+        }
+        state.queue.remove(id).map(|waiting| waiting.job)
     }
 
     // The state is consistent after every statement, so a panic elsewhere does not spoil it.
@@ -217,73 +332,170 @@ impl Scheduler {
     }
 }
 
+/// How one job of a pass went.
+enum Went {
+    Through,
+    /// It is to run again.
+    Nowhere,
+    /// There was no memory for it.
+    Short(Error),
+    Wrong(Error),
+}
+
 /// What a leader took; handed back when it is dropped, whatever happened.
 struct Pass<'a> {
     scheduler: &'a Scheduler,
+    kept: &'a Kept,
     jobs: Vec<(Waiting, usize)>,
-    // For each job, if it did not run: why, or nothing if it is to run again
-    failed: Vec<Option<Option<Error>>>,
+    // How each of them went
+    went: Vec<Went>,
     // Why none has run
     error: Option<Error>,
     started: Instant,
+}
+
+impl Pass<'_> {
+    /// Keeps the prompts that have been read with this pass, for those that begin like them.
+    fn keep(&self) {
+        for ((waiting, n), went) in self.jobs.iter().zip(&self.went) {
+            let job = &waiting.job;
+            if matches!(went, Went::Through) && job.is_prompt && *n == job.n_left() {
+                job.keep(job.tokens.len(), self.kept);
+            }
+        }
+    }
 }
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
         let mut state = self.scheduler.lock();
         let jobs = std::mem::take(&mut self.jobs);
-        let mut failed = std::mem::take(&mut self.failed).into_iter();
-        let mut again = Vec::new();
+        let mut went = std::mem::take(&mut self.went).into_iter();
+        let mut gone = Vec::new();
         for (mut waiting, n) in jobs {
-            let failed = failed.next().flatten();
-            let id = waiting.id;
-            let result = match (&self.error, failed) {
-                (Some(Error::Interrupted), _) | (None, Some(None)) => None,
-                (Some(error), _) => Some(Err(error.clone())),
-                (None, Some(Some(error))) => Some(Err(error)),
-                (None, None) => {
-                    waiting.n_done += n;
-                    (waiting.n_done == waiting.job.tokens.len()).then_some(Ok(()))
-                }
+            let went = match &self.error {
+                None => went.next().unwrap_or(Went::Nowhere),
+                Some(Error::Interrupted) => Went::Nowhere,
+                Some(error) => Went::Wrong(error.clone()),
             };
-            if let Some(i) = state.left.iter().position(|left| *left == id) {
-                state.left.swap_remove(i);
-                continue;
+            if matches!(went, Went::Through) {
+                waiting.job.n_done += n;
             }
-            match result {
-                None => again.push(waiting),
-                Some(result) => {
-                    state.done.insert(id, (Some(waiting.job), result));
+            let is_usable = !matches!(went, Went::Wrong(_));
+            let is_done = matches!(went, Went::Through) && waiting.job.n_left() == 0;
+            let left = state.left.contains(&waiting.id);
+            if is_usable {
+                state.queue.borrow_from(&waiting, left || is_done);
+            }
+            match went {
+                _ if left => gone.push((waiting.job, is_usable)),
+                Went::Wrong(error) => state.hand_out(waiting, |job| Ran::Failed(Some(job), error)),
+                Went::Short(error) => {
+                    let since = Instant::now();
+                    waiting.short = Some(Short { since, error });
+                    state.queue.put_back(waiting);
                 }
+                Went::Through if is_done => state.hand_out(waiting, Ran::Done),
+                Went::Through | Went::Nowhere => state.queue.put_back(waiting),
             }
         }
-        // What is not done keeps its place.
-        for waiting in again.into_iter().rev() {
-            state.waiting.push_front(waiting);
-        }
+        state.left.clear();
         state.running.clear();
         state.leader = None;
-        let gather = self.started.elapsed().mul_f64(GATHER).min(MOST_GATHER);
-        state.gather_until = Some(Instant::now() + gather);
+        state.gather = self.started.elapsed().mul_f64(GATHER).min(MOST_GATHER);
+        state.gather_until = Some(Instant::now() + state.gather);
         drop(state);
         self.scheduler.changed.notify_all();
+        // Whoever comes with the same prompt again need not read all of it again.
+        for (job, _) in gone
+            .into_iter()
+            .filter(|(job, usable)| *usable && job.is_prompt)
+        {
+            job.keep(job.n_done, self.kept);
+        }
     }
 }
 
 impl State {
-    fn see(&mut self, id: Id, thread: ThreadId) {
+    /// Gives a job to whoever waits for it.
+    fn hand_out(&mut self, waiting: Waiting, ran: impl FnOnce(Job) -> Ran) {
+        let ran = ran(waiting.job);
+        if waiting.driven {
+            self.driven.push((waiting.id, ran));
+        } else {
+            self.done.insert(waiting.id, ran);
+        }
+    }
+
+    /// Nothing is to be expected of a stream, and what it had is free.
+    fn forget(&mut self, id: Id) {
+        self.seen.remove(&id);
+        self.evicted.remove(&id);
+        self.queue.try_again();
+    }
+
+    /// Sees to those that wait for memory: somebody younger makes room, or somebody will; or there is none. Where
+    /// somebody was told something, gives the jobs that had to go.
+    fn relieve(&mut self) -> Option<Vec<Job>> {
+        let (mut gone, mut told) = (Vec::new(), false);
+        for id in self.queue.short() {
+            // An older one may have taken it.
+            let Some(short) = self
+                .queue
+                .get_mut(id)
+                .and_then(|waiting| waiting.short.take())
+            else {
+                continue;
+            };
+            if let Some(victim) = self.queue.evict_after(id) {
+                told = true;
+                self.evicted.insert(victim.id, short.error);
+                self.hand_out(victim, |job| {
+                    gone.push(job);
+                    Ran::Evicted
+                });
+            } else if self.may_end(id, &short) {
+                if short.since.elapsed() < PATIENCE
+                    && let Some(waiting) = self.queue.get_mut(id)
+                {
+                    waiting.short = Some(short);
+                }
+            } else if let Some(waiting) = self.queue.remove(id) {
+                told = true;
+                self.hand_out(waiting, |job| Ran::Failed(Some(job), short.error));
+            }
+        }
+        told.then_some(gone)
+    }
+
+    fn see(&mut self, id: Id, thread: Option<ThreadId>) {
         let pass = self.passes;
-        let seen = self.seen.entry(id).or_insert(Seen {
-            pass,
-            thread,
-            wanders: false,
-        });
-        seen.wanders |= seen.thread != thread;
-        (seen.pass, seen.thread) = (pass, thread);
+        let seen = self.seen.entry(id).or_insert(Seen { pass, thread });
+        seen.pass = pass;
+        // It comes from one thread after another: which one says nothing.
+        if seen.thread != thread {
+            seen.thread = None;
+        }
+    }
+
+    /// Whether some other stream may still end, and give back what `id` lacks.
+    fn may_end(&self, id: Id, short: &Short) -> bool {
+        let mine = self.seen.get(&id).and_then(|seen| seen.thread);
+        self.seen.iter().any(|(&other, seen)| {
+            other != id
+                && match self.queue.iter().find(|waiting| waiting.id == other) {
+                    Some(waiting) => waiting.short.is_none(),
+                    // Its consumer has to come back, and cannot where it is the one who waits here.
+                    None => {
+                        (seen.thread.is_none() || seen.thread != mine)
+                            && (seen.pass + 2 > self.passes || short.since.elapsed() < PATIENCE)
+                    }
+                }
+        })
     }
 
     /// How long `me`, who is about to lead, waits for others.
-    fn gather(&self, me: ThreadId) -> Duration {
+    fn gathering(&self, me: ThreadId) -> Duration {
         let until = self.gather_until.filter(|_| self.expects_more(me));
         until.map_or(Duration::ZERO, |until| {
             until.saturating_duration_since(Instant::now())
@@ -293,59 +505,24 @@ impl State {
     /// Whether a stream of the last pass is about to come back: not one that `me` or a waiting thread would have to
     /// bring.
     fn expects_more(&self, me: ThreadId) -> bool {
-        let waits = |id: Id| self.waiting.iter().any(|w| w.id == id);
         let busy = |thread: ThreadId| {
             thread == me
-                || (self.waiting.iter())
+                || (self.queue.iter())
                     .filter_map(|w| self.seen.get(&w.id))
-                    .any(|seen| seen.thread == thread)
+                    .any(|seen| seen.thread == Some(thread))
         };
         self.seen.iter().any(|(&id, seen)| {
-            seen.pass + 2 > self.passes && !waits(id) && (seen.wanders || !busy(seen.thread))
+            seen.pass + 2 > self.passes
+                && !self.queue.has(id)
+                && seen.thread.is_none_or(|thread| !busy(thread))
         })
     }
 
-    /// The jobs of the next pass, each with how many of its tokens run; one only where passes are not `shared`.
-    fn take(&mut self, shared: bool) -> Vec<(Waiting, usize)> {
-        let beside = self.waiting.iter().any(|w| !w.is_prompt());
-        let mut room = if beside { CHUNK_BESIDE } else { CHUNK };
-        let mut jobs = Vec::new();
-        let mut rest = VecDeque::new();
-        for waiting in std::mem::take(&mut self.waiting) {
-            let left = waiting.job.tokens.len() - waiting.n_done;
-            let n = if waiting.is_prompt() {
-                left.min(room)
-            } else {
-                left
-            };
-            if n == 0 || (!shared && !jobs.is_empty()) {
-                rest.push_back(waiting);
-                continue;
-            }
-            if waiting.is_prompt() {
-                room -= n;
-            }
-            jobs.push((waiting, n));
-        }
-        self.waiting = rest;
+    fn take(&mut self, shared: bool, kept: &Kept) -> Vec<(Waiting, usize)> {
+        let jobs = self.queue.take(shared, kept);
         self.running = jobs.iter().map(|(waiting, _)| waiting.id).collect();
         self.passes += 1;
         jobs
-    }
-
-    /// Takes the job of `id` out, if it does not run.
-    fn withdraw(&mut self, id: Id) -> Option<Job> {
-        self.seen.remove(&id);
-        if let Some((job, _)) = self.done.remove(&id) {
-            return job;
-        }
-        if let Some(i) = self.waiting.iter().position(|w| w.id == id) {
-            return self.waiting.remove(i).map(|waiting| waiting.job);
-        }
-        if self.running.contains(&id) {
-            self.left.push(id);
-        }
-        None
     }
 }
 
@@ -359,305 +536,4 @@ pub fn reentered() -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::any::Any;
-    use std::sync::Barrier;
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
-    use super::*;
-    use crate::engine::{EngineKind, KvType};
-
-    /// Counts its tokens.
-    struct Counter(usize);
-
-    impl Sequence for Counter {
-        fn n_past(&self) -> usize {
-            self.0
-        }
-
-        fn forward(
-            &mut self,
-            tokens: &[u32],
-            _: usize,
-            _: &mut Vec<f32>,
-            _: Interrupt,
-        ) -> Result<()> {
-            self.0 += tokens.len();
-            Ok(())
-        }
-
-        fn core(&mut self) -> &mut dyn Any {
-            self
-        }
-
-        fn rewind(&mut self, _: usize) -> bool {
-            false
-        }
-
-        fn room(&self) -> usize {
-            usize::MAX
-        }
-    }
-
-    /// Writes down how many tokens of each sequence a pass has, and takes a while.
-    #[derive(Default)]
-    struct Log {
-        passes: Mutex<Vec<Vec<usize>>>,
-        layers: usize,
-        alone: bool,
-        panics: AtomicBool,
-        short_of_memory: AtomicUsize,
-    }
-
-    impl Engine for Log {
-        fn sequence(&self) -> Result<Box<dyn Sequence>> {
-            Ok(Box::new(Counter(0)))
-        }
-
-        fn shares_passes(&self) -> bool {
-            !self.alone
-        }
-
-        fn forward(&self, parts: &mut [Part], interrupt: Interrupt) -> Result<()> {
-            for _ in 0..self.layers {
-                std::thread::sleep(Duration::from_millis(5));
-                interrupt()?;
-            }
-            assert!(!self.panics.swap(false, Ordering::SeqCst), "as asked for");
-            let sizes = parts.iter().map(|part| part.tokens.len()).collect();
-            self.passes.lock().unwrap().push(sizes);
-            for part in parts.iter_mut() {
-                let tokens = part.tokens;
-                if tokens.contains(&99) && self.short_of_memory.load(Ordering::SeqCst) > 0 {
-                    self.short_of_memory.fetch_sub(1, Ordering::SeqCst);
-                    part.failed = Some(Error::OutOfMemory {
-                        what: "a page".into(),
-                        needed: 2,
-                        available: 1,
-                        remedy: "wait".into(),
-                    });
-                    continue;
-                }
-                part.sequence
-                    .forward(tokens, 0, &mut Vec::new(), interrupt)?;
-                part.logits.resize(part.n_logits, 0.5);
-            }
-            Ok(())
-        }
-
-        fn n_ctx(&self) -> usize {
-            1000
-        }
-
-        fn device(&self) -> String {
-            "cpu".into()
-        }
-
-        fn isa(&self) -> &'static str {
-            "none"
-        }
-
-        fn n_threads(&self) -> usize {
-            1
-        }
-
-        fn kind(&self) -> EngineKind {
-            EngineKind::Native
-        }
-
-        fn weight_bytes(&self) -> u64 {
-            0
-        }
-
-        fn kv_type(&self) -> KvType {
-            KvType::F16
-        }
-
-        fn kv_bytes_per_token(&self) -> u64 {
-            1
-        }
-    }
-
-    fn job(tokens: &[u32]) -> Job {
-        Job {
-            sequence: Box::new(Counter(0)),
-            tokens: tokens.to_vec(),
-            n_logits: 1,
-            logits: Vec::new(),
-        }
-    }
-
-    fn never() -> Result<()> {
-        Ok(())
-    }
-
-    /// `n` streams, each with a prompt of its length and then `steps` tokens one by one.
-    fn streams(engine: &Log, prompts: &[usize], steps: usize) -> Vec<Vec<usize>> {
-        let (scheduler, kept) = (Scheduler::default(), Kept::new(0));
-        let start = Barrier::new(prompts.len());
-        std::thread::scope(|scope| {
-            for &n in prompts {
-                let (scheduler, kept, start) = (&scheduler, &kept, &start);
-                scope.spawn(move || {
-                    let id = scheduler.join();
-                    start.wait();
-                    let mut job = job(&vec![1; n]);
-                    for step in 1..=steps {
-                        let (back, result) = scheduler.run(engine, kept, id, job, &mut never);
-                        result.unwrap();
-                        job = back.unwrap();
-                        assert_eq!(job.sequence.n_past(), n + step - 1);
-                        assert_eq!(job.logits.len(), 1);
-                        job.tokens = vec![2];
-                    }
-                    scheduler.leave(id);
-                });
-            }
-        });
-        let state = scheduler.lock();
-        assert!(state.waiting.is_empty() && state.running.is_empty() && state.done.is_empty());
-        assert!(state.seen.is_empty() && state.left.is_empty() && state.leader.is_none());
-        engine.passes.lock().unwrap().clone()
-    }
-
-    #[test]
-    fn streams_share_passes_and_stay_together() {
-        let engine = Log {
-            layers: 4,
-            ..Log::default()
-        };
-        let passes = streams(&engine, &[1; 6], 20);
-        // 20 passes if all are always there; each alone would be 120.
-        assert!(passes.len() <= 26, "{passes:?}");
-    }
-
-    #[test]
-    fn a_long_prompt_goes_in_parts_beside_the_others() {
-        let engine = Log {
-            layers: 2,
-            ..Log::default()
-        };
-        let passes = streams(&engine, &[300, 1, 1], 12);
-        let sum: usize = passes.iter().flatten().sum();
-        assert_eq!(sum, 302 + 3 * 11);
-        let beside = passes.iter().filter(|pass| pass.len() == 3);
-        assert!(beside.clone().count() >= 6, "{passes:?}");
-        for pass in beside {
-            assert!(pass.iter().all(|&n| n <= CHUNK_BESIDE), "{passes:?}");
-        }
-        // Alone it goes in whole chunks.
-        let engine = Log::default();
-        assert_eq!(streams(&engine, &[300], 1), [[128], [128], [44]]);
-    }
-
-    #[test]
-    fn engines_that_share_nothing_run_one_at_a_time() {
-        let engine = Log {
-            alone: true,
-            ..Log::default()
-        };
-        let passes = streams(&engine, &[40, 1, 1], 5);
-        assert!(passes.iter().all(|pass| pass.len() == 1), "{passes:?}");
-    }
-
-    #[test]
-    fn an_interrupted_leader_leaves_the_others_their_pass() {
-        let engine = Log {
-            layers: 10,
-            ..Log::default()
-        };
-        let (scheduler, kept) = (Scheduler::default(), Kept::new(0));
-        let (a, b) = (scheduler.join(), scheduler.join());
-        std::thread::scope(|scope| {
-            let leader = scope.spawn(|| {
-                let mut looks = 0;
-                let mut stop = || {
-                    looks += 1;
-                    if looks > 4 {
-                        Err(Error::Interrupted)
-                    } else {
-                        Ok(())
-                    }
-                };
-                scheduler.run(&engine, &kept, a, job(&[1]), &mut stop)
-            });
-            std::thread::sleep(Duration::from_millis(10));
-            let (other, result) = scheduler.run(&engine, &kept, b, job(&[2]), &mut never);
-            result.unwrap();
-            assert_eq!(other.unwrap().sequence.n_past(), 1);
-            let (back, result) = leader.join().unwrap();
-            assert!(matches!(result, Err(Error::Interrupted)));
-            assert_eq!(back.unwrap().sequence.n_past(), 0);
-        });
-    }
-
-    #[test]
-    fn who_waits_for_another_leader_can_go() {
-        let engine = Log {
-            layers: 20,
-            ..Log::default()
-        };
-        let (scheduler, kept) = (Scheduler::default(), Kept::new(0));
-        let (a, b, c) = (scheduler.join(), scheduler.join(), scheduler.join());
-        std::thread::scope(|scope| {
-            let leader = scope.spawn(|| scheduler.run(&engine, &kept, a, job(&[1]), &mut never));
-            std::thread::sleep(Duration::from_millis(10));
-            let started = Instant::now();
-            let mut stop = || Err(Error::Interrupted);
-            let (back, result) = scheduler.run(&engine, &kept, b, job(&[2]), &mut stop);
-            assert!(matches!(result, Err(Error::Interrupted)));
-            assert!(back.is_some(), "it had not begun");
-            assert!(started.elapsed() < Duration::from_millis(80));
-            leader.join().unwrap().1.unwrap();
-            let (_, result) = scheduler.run(&engine, &kept, c, job(&[3]), &mut never);
-            result.unwrap();
-        });
-    }
-
-    #[test]
-    fn short_of_memory_alone_is_the_error_of_one() {
-        let engine = Log::default();
-        engine.short_of_memory.store(1, Ordering::SeqCst);
-        let (scheduler, kept) = (Scheduler::default(), Kept::new(0));
-        let id = scheduler.join();
-        let (back, result) = scheduler.run(&engine, &kept, id, job(&[99]), &mut never);
-        assert!(matches!(result, Err(Error::OutOfMemory { .. })));
-        // It was not run, and can be again; where something was kept, it is without being asked.
-        let job = back.unwrap();
-        kept.insert(vec![1, 2], Box::new(Counter(2)), None);
-        engine.short_of_memory.store(1, Ordering::SeqCst);
-        let (back, result) = scheduler.run(&engine, &kept, id, job, &mut never);
-        result.unwrap();
-        assert_eq!(back.unwrap().sequence.n_past(), 1);
-    }
-
-    #[test]
-    fn a_panic_is_an_error_of_that_pass() {
-        let engine = Log::default();
-        engine.panics.store(true, Ordering::SeqCst);
-        let (scheduler, kept) = (Scheduler::default(), Kept::new(0));
-        let id = scheduler.join();
-        let run = || scheduler.run(&engine, &kept, id, job(&[1]), &mut never);
-        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err());
-        let (_, result) = scheduler.run(&engine, &kept, scheduler.join(), job(&[1]), &mut never);
-        result.unwrap();
-    }
-
-    #[test]
-    fn a_thread_does_not_wait_for_itself() {
-        let engine = Log {
-            layers: 1,
-            ..Log::default()
-        };
-        let (scheduler, kept) = (Scheduler::default(), Kept::new(0));
-        let (a, b) = (scheduler.join(), scheduler.join());
-        let mut nested = None;
-        let mut handler = || {
-            nested = Some(scheduler.run(&engine, &kept, b, job(&[2]), &mut never).1);
-            Ok(())
-        };
-        let (_, result) = scheduler.run(&engine, &kept, a, job(&[1]), &mut handler);
-        result.unwrap();
-        assert!(matches!(nested, Some(Err(Error::InvalidRequest(_)))));
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 
 use super::model::Model;
 use super::prompt::Prompt;
-use super::scheduler::Job;
+use super::steps::Steps;
 use crate::engine::{CHUNK, Interrupt};
 use crate::error::{Error, Result};
 use crate::sample::Logprobs;
@@ -39,18 +39,12 @@ impl Model {
         sequence.announce(ids.len());
         let mut logprobs = Vec::with_capacity(ids.len() - 1);
         let mut rest = &ids[..ids.len() - 1];
-        let mut job = Job {
-            sequence,
-            tokens: Vec::new(),
-            n_logits: 0,
-            logits: Vec::new(),
-        };
+        let mut steps = Steps::new(self, sequence);
         while !rest.is_empty() {
-            let n = rest.len().min(most).min(job.sequence.room().max(1));
+            let n = rest.len().min(most).min(steps.room().max(1));
             let (tokens, after) = rest.split_at(n);
-            (job.tokens, job.n_logits) = (tokens.to_vec(), n);
-            job = self.step(job, interrupt)?;
-            for row in job.logits.chunks_exact(n_vocab) {
+            steps.run(tokens, n, interrupt)?;
+            for row in steps.logits.chunks_exact(n_vocab) {
                 let next = ids[logprobs.len() + 1];
                 logprobs.push(Logprobs::new(row).of(next));
             }

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use super::kept::Pin;
 use super::lookup::Lookup;
 use super::model::Model;
+use super::queue::{Id, Job};
 use super::request::Request;
-use super::scheduler::{Id, Job};
+use super::scheduler::Ran;
 use crate::engine::{Interrupt, Sequence};
 use crate::error::{Error, Result};
 use crate::sample::{Logprobs, Matcher, Sampler};
@@ -96,7 +97,6 @@ pub struct Stream {
     sequence: Option<Box<dyn Sequence>>,
     // The conversation that will want to go on from here
     pin: Option<Arc<Pin>>,
-    n_prefilled: usize,
     n_cached: usize,
     // (1 + guesses, n_vocab) of the last step, which row is the next token's, and that row for the sampler to change
     logits: Vec<f32>,
@@ -121,6 +121,8 @@ pub struct Stream {
     first_token: Option<Instant>,
     last_token: Option<Instant>,
     recomputed: Duration,
+    // When the last step was asked for
+    asked: Instant,
 }
 
 impl Stream {
@@ -147,7 +149,6 @@ impl Stream {
             prompt,
             sequence: None,
             pin: None,
-            n_prefilled: 0,
             n_cached: 0,
             logits: Vec::new(),
             row: 0,
@@ -164,6 +165,7 @@ impl Stream {
             first_token: None,
             last_token: None,
             recomputed: Duration::ZERO,
+            asked: Instant::now(),
             model,
             request,
         })
@@ -188,7 +190,13 @@ impl Stream {
         if self.finish.is_some() {
             return Ok(None);
         }
-        match self.advance(interrupt) {
+        let advanced = self.advance(interrupt);
+        self.came(advanced)
+    }
+
+    /// Ends the stream where there was an error.
+    pub(super) fn came(&mut self, advanced: Result<Token>) -> Result<Option<Token>> {
+        match advanced {
             Ok(token) => Ok(Some(token)),
             Err(error) => {
                 self.end(FinishReason::Cancelled);
@@ -202,16 +210,33 @@ impl Stream {
     }
 
     fn advance(&mut self, interrupt: Interrupt) -> Result<Token> {
-        self.started.get_or_insert_with(Instant::now);
-        match self.last {
-            None => self.prefill(interrupt)?,
-            Some(id) if self.guesses.get(self.row) == Some(&id) => {
-                self.row += 1;
-                self.n_accepted += 1;
+        while let Some(job) = self.wanted()? {
+            let ran = self.model.run(self.id, job, interrupt);
+            if self.ran(ran)? {
+                break;
             }
-            Some(id) => self.decode(id, interrupt)?,
         }
         interrupt()?;
+        self.choose()
+    }
+
+    /// What must run before the next token can be chosen, if anything.
+    pub(super) fn wanted(&mut self) -> Result<Option<Job>> {
+        self.started.get_or_insert_with(Instant::now);
+        match (self.last, self.sequence.take()) {
+            (Some(id), sequence) if self.guesses.get(self.row) == Some(&id) => {
+                self.sequence = sequence;
+                self.row += 1;
+                self.n_accepted += 1;
+                Ok(None)
+            }
+            (Some(id), Some(sequence)) => self.token_job(id, sequence).map(Some),
+            _ => self.text_job().map(Some),
+        }
+    }
+
+    /// Chooses the next token, once what is [`Self::wanted`] has run.
+    pub(super) fn choose(&mut self) -> Result<Token> {
         let n_vocab = self.model.config.n_vocab;
         let logits = &self.logits[self.row * n_vocab..(self.row + 1) * n_vocab];
         self.adjusted.clear();
@@ -256,22 +281,6 @@ impl Stream {
         Ok(token)
     }
 
-    fn prefill(&mut self, interrupt: Interrupt) -> Result<()> {
-        if self.n_prefilled == 0
-            && let Some((sequence, n)) = self.model.kept.resume(&self.prompt)
-        {
-            self.sequence = Some(sequence);
-            (self.n_prefilled, self.n_cached) = (n, n);
-        }
-        let rest = self.prompt[self.n_prefilled..].to_vec();
-        self.run(rest, 1, interrupt)?;
-        self.n_prefilled = self.prompt.len();
-        if let Some(sequence) = &self.sequence {
-            self.keep(sequence.as_ref());
-        }
-        Ok(())
-    }
-
     /// Keeps what has been run of the prompt and of the chosen tokens, for those that begin like this.
     fn keep(&self, sequence: &dyn Sequence) {
         // The last token was chosen and not run. Guesses after it may have been.
@@ -286,18 +295,29 @@ impl Stream {
         }
     }
 
-    /// Runs the last chosen token, and guesses after it where the engine can take them back.
-    fn decode(&mut self, id: u32, interrupt: Interrupt) -> Result<()> {
+    /// All tokens so far: the prompt, or also what was chosen where its keys and values had to go.
+    fn text_job(&mut self) -> Result<Job> {
+        let ids = self.sampler.ids().to_vec();
+        let mut sequence = self.model.engine.sequence()?;
+        sequence.announce(ids.len());
+        Ok(Job {
+            is_prompt: true,
+            pin: self.pin.clone(),
+            logits: std::mem::take(&mut self.logits),
+            can_begin_again: true,
+            ..Job::new(sequence, ids, 1)
+        })
+    }
+
+    /// The last chosen token, and guesses after it where the engine can take them back.
+    fn token_job(&mut self, id: u32, mut sequence: Box<dyn Sequence>) -> Result<Job> {
         let n_past = self.prompt.len() + self.n_generated - 1;
-        let mut room = 0;
-        if let Some(sequence) = &mut self.sequence {
-            if sequence.n_past() != n_past && !sequence.rewind(n_past) {
-                return Err(Error::Engine(format!(
-                    "guesses after {n_past} tokens could not be taken back"
-                )));
-            }
-            room = sequence.room().saturating_sub(1);
+        if sequence.n_past() != n_past && !sequence.rewind(n_past) {
+            return Err(Error::Engine(format!(
+                "guesses after {n_past} tokens could not be taken back"
+            )));
         }
+        let mut room = sequence.room().saturating_sub(1);
         if let Some(max) = self.request.max_tokens {
             room = room.min(max - self.n_generated - 1);
         }
@@ -307,44 +327,40 @@ impl Stream {
         let tokens: Vec<u32> = std::iter::once(id)
             .chain(self.guesses.iter().copied())
             .collect();
-        let started = Instant::now();
         let n_logits = tokens.len();
-        self.run(tokens, n_logits, interrupt)?;
-        self.lookup
-            .measured(self.guesses.len(), started.elapsed().as_secs_f64());
-        Ok(())
+        self.asked = Instant::now();
+        Ok(Job {
+            logits: std::mem::take(&mut self.logits),
+            can_begin_again: true,
+            ..Job::new(sequence, tokens, n_logits)
+        })
     }
 
-    fn run(&mut self, tokens: Vec<u32>, n_logits: usize, interrupt: Interrupt) -> Result<()> {
-        let sequence = match self.sequence.take() {
-            Some(sequence) => sequence,
-            None if self.n_prefilled == 0 => {
-                let mut sequence = self.model.engine.sequence()?;
-                sequence.announce(self.prompt.len());
-                sequence
-            }
-            None => return Err(Error::Engine("this stream broke in an earlier step".into())),
+    /// Takes in how what was [`Self::wanted`] went; false if more is wanted.
+    pub(super) fn ran(&mut self, ran: Ran) -> Result<bool> {
+        let (job, result) = match ran {
+            Ran::Done(job) => (Some(job), Ok(true)),
+            Ran::Evicted => (None, Ok(false)),
+            Ran::Failed(job, error) => (job, Err(error)),
         };
-        let job = Job {
-            sequence,
-            tokens,
-            n_logits,
-            logits: std::mem::take(&mut self.logits),
+        let Some(job) = job else {
+            (self.row, self.guesses) = (0, Vec::new());
+            return result;
         };
-        let (job, result) = self.model.run(self.id, job, interrupt);
-        if let Some(Job {
-            sequence, logits, ..
-        }) = job
-        {
-            self.logits = logits;
-            self.recomputed = sequence.recomputed();
-            // After any other error it is half-way between two tokens.
-            if matches!(
-                result,
-                Ok(()) | Err(Error::Interrupted | Error::OutOfMemory { .. })
-            ) {
-                self.sequence = Some(sequence);
-            }
+        self.logits = job.logits;
+        self.recomputed = job.sequence.recomputed();
+        if !job.is_prompt {
+            let seconds = self.asked.elapsed().as_secs_f64();
+            self.lookup.measured(self.guesses.len(), seconds);
+        } else if self.last.is_none() {
+            self.n_cached = job.n_cached;
+        }
+        // After any other error it is half-way between two tokens.
+        if matches!(
+            result,
+            Ok(_) | Err(Error::Interrupted | Error::OutOfMemory { .. })
+        ) {
+            self.sequence = Some(job.sequence);
         }
         result
     }
@@ -427,6 +443,14 @@ impl Stream {
     /// Ends the stream; what it gave so far stays.
     pub fn cancel(&mut self) {
         self.end(FinishReason::Cancelled);
+    }
+
+    pub(super) fn id(&self) -> Id {
+        self.id
+    }
+
+    pub(super) fn model(&self) -> Arc<Model> {
+        self.model.clone()
     }
 
     /// The token ids of the prompt.

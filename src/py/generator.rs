@@ -8,6 +8,7 @@ use pyo3::types::PyDict;
 
 use super::constraint;
 use super::convert;
+use super::driver::Loaded;
 use super::errors::{guard, invalid};
 use super::processor::{Raised, processor};
 use super::progress::Speaker;
@@ -21,14 +22,18 @@ use crate::sample::SamplingParams;
 
 /// A loaded model. Private: `candlewick.Generator` is the public class.
 #[pyclass(frozen, module = "candlewick._native")]
-pub struct Generator(Mutex<Option<Arc<Model>>>);
+pub struct Generator(Mutex<Option<Loaded>>);
 
 impl Generator {
-    fn model(&self) -> PyResult<Arc<Model>> {
-        let model = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        model
+    fn loaded(&self) -> PyResult<Loaded> {
+        let loaded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded
             .clone()
             .ok_or_else(|| invalid("this generator is closed: create a new one".into()))
+    }
+
+    fn model(&self) -> PyResult<Arc<Model>> {
+        Ok(self.loaded()?.model)
     }
 }
 
@@ -75,7 +80,7 @@ impl Generator {
         });
         speaker.into_result()?;
         signals.into_result()?;
-        Ok(Self(Mutex::new(Some(model?))))
+        Ok(Self(Mutex::new(Some(Loaded::new(model?)))))
     }
 
     #[pyo3(signature = (prompt, *, raw, max_tokens, temperature, top_p, top_k, min_p, repetition_penalty, repeat_last_n,
@@ -119,7 +124,7 @@ impl Generator {
         logits_processor: Option<Py<PyAny>>,
         constraint: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Stream> {
-        let model = self.model()?;
+        let loaded = self.loaded()?;
         let request = Request {
             max_tokens: max_tokens.map(convert::max_tokens).transpose()?,
             sampling: SamplingParams {
@@ -161,12 +166,12 @@ impl Generator {
             constraint: constraint.map(constraint::constraint).transpose()?,
         };
         let prompt = convert::prompt(prompt, raw)?;
-        let mut stream = py.detach(|| guard(|| model.stream(prompt, request)))?;
+        let mut stream = py.detach(|| guard(|| loaded.model.stream(prompt, request)))?;
         let raised = Raised::default();
         if let Some(function) = logits_processor {
             stream.set_processor(processor(function, raised.clone()));
         }
-        Ok(Stream::new(model, stream, raised))
+        Ok(Stream::new(loaded, stream, raised))
     }
 
     /// The tokens of a prompt as (id, text), and the log-probability of each but the first. A string is scored as it
@@ -317,6 +322,16 @@ impl Generator {
         Ok(info)
     }
 
+    /// Streams running and waiting, and bytes of keys and values, in all and kept.
+    #[getter]
+    fn stats(&self) -> PyResult<(usize, usize, u64, u64)> {
+        let model = self.model()?;
+        model.check_process()?;
+        let load = model.load_of_streams();
+        let kept = model.kept_bytes();
+        Ok((load.running, load.waiting, model.engine.kv_bytes(), kept))
+    }
+
     /// The SHA-256 of the model's file, or of all its parts, in hex; reads them the first time.
     #[getter]
     fn sha256(&self, py: Python<'_>) -> PyResult<String> {
@@ -344,13 +359,13 @@ impl Generator {
     }
 
     fn close(&self, py: Python<'_>) {
-        let model = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let loaded = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Giving gigabytes back takes a moment. Streams that still run need the weights, but not this.
         py.detach(|| {
-            if let Some(model) = &model {
-                model.clear_kept();
+            if let Some(loaded) = &loaded {
+                loaded.model.clear_kept();
             }
-            drop(model);
+            drop(loaded);
         });
     }
 }
@@ -358,13 +373,13 @@ impl Generator {
 impl Drop for Generator {
     /// Giving gigabytes back takes a moment, in which other threads can run.
     fn drop(&mut self) {
-        let model = self
+        let loaded = self
             .0
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        if model.is_some() {
-            Python::try_attach(|py| py.detach(|| drop(model)));
+        if loaded.is_some() {
+            Python::try_attach(|py| py.detach(|| drop(loaded)));
         }
     }
 }

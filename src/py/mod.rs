@@ -4,6 +4,7 @@
 
 mod constraint;
 mod convert;
+mod driver;
 mod errors;
 mod generator;
 mod hub;

@@ -4,7 +4,9 @@
 //! Sequences that begin alike share their pages. A page that somebody else has too is copied before it is written
 //! to, which only ever concerns the last one: what is behind a sequence does not change.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::MmapMut;
 
@@ -17,9 +19,67 @@ use crate::model::Config;
 /// Tokens that a sequence can always go back, whatever the window.
 const REWIND: usize = 16;
 
+/// Bytes that are never taken: without memory for small things the process would end.
+const RESERVE: u64 = 2 << 20;
+
+/// What all pages of an engine take, and may take.
+///
+/// Of what is available at the beginning a tenth is left to everybody else. Asking what is available whenever pages
+/// are wanted is not enough: memory that was asked for is only taken when it is written to.
+pub(super) struct Memory {
+    used: AtomicU64,
+    limit: u64,
+}
+
+impl Memory {
+    pub(super) fn new() -> Self {
+        Self {
+            used: AtomicU64::new(0),
+            limit: memory::available().map_or(u64::MAX, |bytes| bytes / 10 * 9),
+        }
+    }
+
+    pub(super) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn available(&self) -> u64 {
+        let left = self.limit.saturating_sub(self.used());
+        memory::available().map_or(left, |bytes| left.min(bytes.saturating_sub(RESERVE)))
+    }
+}
+
+/// All layers of 64 positions.
+struct Page {
+    map: MmapMut,
+    memory: Arc<Memory>,
+}
+
+impl Deref for Page {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map
+    }
+}
+
+impl DerefMut for Page {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.map
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        let bytes = self.map.len() as u64;
+        self.memory.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 pub(super) struct Cache {
-    // All layers of 64 positions each; the first holds position `first`.
-    pages: Vec<Arc<MmapMut>>,
+    // The first holds position `first`.
+    pages: Vec<Arc<Page>>,
+    memory: Arc<Memory>,
     first: usize,
     end: usize,
     n_layers: usize,
@@ -48,9 +108,10 @@ impl LayerPages<'_> {
 }
 
 impl Cache {
-    pub(super) fn new(config: &Config, heads: Heads, n_ctx: usize) -> Self {
+    pub(super) fn new(config: &Config, heads: Heads, n_ctx: usize, memory: Arc<Memory>) -> Self {
         Self {
             pages: Vec::new(),
+            memory,
             first: 0,
             end: 0,
             n_layers: config.n_layers,
@@ -84,7 +145,7 @@ impl Cache {
         let more = wanted.saturating_sub(self.pages.len());
         // Only what others may have taken a part in counts: nobody can while this is borrowed.
         let written = (self.end - self.first) / PAGE;
-        let is_shared = |page: &mut Arc<MmapMut>| Arc::get_mut(page).is_none();
+        let is_shared = |page: &mut Arc<Page>| Arc::get_mut(page).is_none();
         let shared: Vec<usize> = (written..self.pages.len())
             .filter(|&i| is_shared(&mut self.pages[i]))
             .collect();
@@ -113,18 +174,19 @@ impl Cache {
             return Ok(());
         }
         let needed = (n_pages * self.page_bytes()) as u64;
-        match memory::available() {
-            Some(available) if needed > available => Err(out_of_memory(
+        let available = self.memory.available();
+        if needed > available {
+            return Err(out_of_memory(
                 &format!("keys and values of {n} more tokens"),
                 needed,
                 available,
                 "use a smaller n_ctx, kv_type=\"q8_0\", or fewer streams at once",
-            )),
-            _ => Ok(()),
+            ));
         }
+        Ok(())
     }
 
-    fn fresh_page(&self) -> Result<MmapMut> {
+    fn fresh_page(&self) -> Result<Page> {
         let bytes = self.page_bytes();
         let page = MmapMut::map_anon(bytes)
             .map_err(|e| Error::Engine(format!("memory for keys and values: {e}")))?;
@@ -133,7 +195,11 @@ impl Cache {
             // Refused where the kernel is built without them: then the pages are small.
             let _ = page.advise(memmap2::Advice::HugePage);
         }
-        Ok(page)
+        self.memory.used.fetch_add(bytes as u64, Ordering::Relaxed);
+        Ok(Page {
+            map: page,
+            memory: self.memory.clone(),
+        })
     }
 
     /// Frees the pages that the next query, at `end`, and all later ones cannot see, nor those a few tokens before.
@@ -188,6 +254,7 @@ impl Cache {
         let n_pages = n.saturating_sub(self.first).div_ceil(PAGE);
         self.holds(n).then(|| Self {
             pages: self.pages[..n_pages].to_vec(),
+            memory: self.memory.clone(),
             end: n,
             starts: Vec::new(),
             parts: Vec::new(),

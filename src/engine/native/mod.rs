@@ -11,7 +11,7 @@ mod weights;
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use self::cache::Cache;
+use self::cache::{Cache, Memory};
 use self::weights::Weights;
 use super::regime::{Regimes, Restart};
 use super::{Engine, EngineKind, Extent, Interrupt, KvType, OnLoaded, Part, Sequence};
@@ -28,6 +28,7 @@ struct Shared {
     heads: Heads,
     kv_type: KvType,
     n_ctx: usize,
+    memory: Arc<Memory>,
     // One step runs at a time, and its memory is kept.
     buffers: Mutex<Buffers>,
 }
@@ -67,7 +68,7 @@ struct Span<'a> {
 
 impl Shared {
     fn cache(&self) -> Cache {
-        Cache::new(&self.config, self.heads, self.n_ctx)
+        Cache::new(&self.config, self.heads, self.n_ctx, self.memory.clone())
     }
 
     /// One pass over the weights for the tokens of all `spans`, whose caches have room for them. No bit depends on
@@ -188,6 +189,7 @@ pub(super) fn load(
         heads,
         kv_type,
         n_ctx,
+        memory: Arc::new(Memory::new()),
         buffers: Mutex::default(),
     }))))
 }
@@ -272,6 +274,10 @@ impl Engine for NativeEngine {
     fn kv_bytes_per_token(&self) -> u64 {
         let page = self.0.config.n_layers * self.0.heads.page_bytes();
         (page / PAGE) as u64
+    }
+
+    fn kv_bytes(&self) -> u64 {
+        self.0.memory.used()
     }
 
     fn stored_bytes(&self, n_tokens: usize, extent: &Extent) -> Option<u64> {
