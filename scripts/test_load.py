@@ -35,7 +35,7 @@ BIG = 50_000_000
 # The demo model's end tokens, forbidden.
 NEVER_ENDS = {"1531": -100, "1532": -100, "1534": -100}
 # Those that compute, tokenize and wait; however many clients there are.
-MAX_THREADS = 100
+MAX_THREADS = 20
 # What the interpreter's heap may gain beyond what it has after the warm-up.
 GROWTH_BYTES = 64 << 20
 
@@ -219,6 +219,7 @@ class Server:
         end = time.monotonic() + 60
         while True:
             now = self.metrics()
+            now["candlewick_live_bytes"] = now["candlewick_kv_bytes"] - now["candlewick_kept_bytes"]
             busy = {name: n for name, n in now.items() if re.fullmatch(GAUGES, name) and n}
             files = len(os.listdir(f"/proc/{self.process.pid}/fd"))
             if not busy and self._connections() <= 1:
@@ -239,7 +240,7 @@ class Server:
 
 
 # Counts that must come back to zero.
-GAUGES = r"candlewick_(answers_running|requests_waiting)"
+GAUGES = r"candlewick_(answers_running|requests_waiting|streams_running|streams_waiting|live_bytes)"
 
 
 async def crowd(port: int, n: int, seconds: float, seed: int) -> collections.Counter[str]:

@@ -196,11 +196,15 @@ def test_metrics(demo: Generator, endless: dict[str, Any]) -> None:
         usage = server.post(CHAT, HAIKU).json()["usage"]
         server.post(CHAT, {})
         with streaming(server, endless):
-            assert values()["candlewick_answers_running{}"] == 1
+            now = values()
+            assert now["candlewick_answers_running{}"] == 1
+            assert now["candlewick_kv_bytes{}"] > now["candlewick_kept_bytes{}"]
         eventually(server.is_idle)
+        eventually(lambda: values()["candlewick_streams_running{}"] == 0)
         server.post(CHAT, HAIKU | {"max_tokens": 1})
         now = values()
         assert now["candlewick_answers_running{}"] == now["candlewick_requests_waiting{}"] == 0
+        assert now["candlewick_kv_bytes{}"] == now["candlewick_kept_bytes{}"]
         assert now["candlewick_completion_tokens_total{}"] > usage["completion_tokens"]
         assert now["candlewick_prompt_tokens_total{}"] == 3 * usage["prompt_tokens"]
         assert now['candlewick_requests_total{"path": "/v1/chat/completions", "status": "200"}'] == 3

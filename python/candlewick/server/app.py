@@ -69,13 +69,14 @@ def create_app(
         return JSONResponse({"status": "ok"})
 
     async def metrics(request: Request) -> Response:
+        stats = generator.stats
         gauges = {
-            "candlewick_answers_running": ("Answers that are being written.", lambda: service.gate.running),
-            "candlewick_requests_waiting": ("Requests that wait for their turn.", lambda: service.gate.waiting),
-            "candlewick_kept_bytes": (
-                "Keys and values that are kept for prompts that begin alike.",
-                lambda: generator.info["kept_bytes"],
-            ),
+            "candlewick_answers_running": ("Answers that are being written.", service.gate.running),
+            "candlewick_requests_waiting": ("Requests that wait for their turn.", service.gate.waiting),
+            "candlewick_streams_running": ("Streams of the model that have begun and not ended.", stats.running),
+            "candlewick_streams_waiting": ("Streams that want their first token.", stats.waiting),
+            "candlewick_kv_bytes": ("Keys and values, each page once, kept ones included.", stats.kv_bytes),
+            "candlewick_kept_bytes": ("Of these, kept for prompts that begin alike.", stats.kept_bytes),
         }
         return Response(service.metrics.text(gauges), media_type=CONTENT_TYPE)
 

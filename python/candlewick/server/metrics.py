@@ -6,7 +6,7 @@ A client library would bring registries, processes and exporters; these are a fe
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -91,13 +91,13 @@ class Metrics:
         if timings.generation_tps:
             self.token_s.observe(1 / timings.generation_tps)
 
-    def text(self, gauges: dict[str, tuple[str, Callable[[], float]]]) -> str:
-        """Everything, with ``gauges``: by name, what it is and how to ask for it."""
+    def text(self, gauges: dict[str, tuple[str, float]]) -> str:
+        """Everything, with ``gauges``: by name, what it is and how much."""
         lines: list[str] = []
         for metric in vars(self).values():
             lines += metric.lines()
-        for name, (about, ask) in gauges.items():
-            lines += [*_head(name, about, "gauge"), f"{name} {ask()}"]
+        for name, (about, n) in gauges.items():
+            lines += [*_head(name, about, "gauge"), f"{name} {n}"]
         return "\n".join(lines) + "\n"
 
 
