@@ -3,7 +3,8 @@
 //! - First come, first served: by the age of the stream, so that the first ones are done, and give their memory back,
 //!   before many are begun.
 //! - A long prompt does not freeze the others: of prompts a pass takes [`CHUNK`] tokens in all or, where others want
-//!   their next token, [`CHUNK_BESIDE`]; and a quarter of that is for the prompt that has the least left.
+//!   their next token, [`CHUNK_BESIDE`]; and a quarter of that is for the prompt that has the least left. Prompts that
+//!   are no longer than that are read whole, [`CHUNK`] tokens of them.
 //! - What several prompts begin with is read once: one of them reads it, the others wait for that and go on from there.
 //! - Where memory is short, the youngest begin again later.
 
@@ -266,9 +267,23 @@ fn shares(chosen: &[Waiting]) -> Vec<usize> {
         .collect();
     let beside = shares.iter().any(|&n| n > 0);
     let mut room = if beside { CHUNK_BESIDE } else { CHUNK };
-    let long: Vec<usize> = (0..chosen.len())
+    let mut long: Vec<usize> = (0..chosen.len())
         .filter(|&i| chosen[i].job.is_long())
         .collect();
+    if beside {
+        // What is short is read at once: one longer pass is less than many that are somewhat longer. Measured with eight
+        // streams that start together (Zen 5, Phi-3-mini): p95 between tokens 1.8 times one stream's, and 2.8 without.
+        let mut most = CHUNK;
+        long.retain(|&i| {
+            let n = chosen[i].job.n_left();
+            let fits = n <= CHUNK_BESIDE && n <= most;
+            if fits {
+                shares[i] = n;
+                most -= n;
+            }
+            !fits
+        });
+    }
     let shortest = long.iter().copied().min_by_key(|&i| chosen[i].job.n_left());
     if let Some(i) = shortest {
         shares[i] = chosen[i].job.n_left().min(room / 4);

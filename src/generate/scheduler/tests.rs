@@ -536,9 +536,29 @@ fn a_short_prompt_is_not_held_up_by_long_ones_nor_they_by_many_short_ones() {
             break;
         }
     }
-    // A quarter of each pass is theirs, two passes for each.
-    assert_eq!(passes, 960 / (CHUNK_BESIDE * 3 / 4));
-    assert_eq!(n_short as usize, passes / 2);
+    // Each is read whole, and takes nothing from the long one.
+    assert_eq!(passes, 960 / CHUNK_BESIDE);
+    assert_eq!(n_short as usize, passes);
+}
+
+#[test]
+fn short_prompts_that_come_together_are_one_pass() {
+    let (engine, scheduler, kept) = (Log::default(), Scheduler::default(), Kept::new(0));
+    let talker = scheduler.join();
+    scheduler.submit(talker, Job::new(counter(1), vec![2], 1), None);
+    for i in 0..10 {
+        let id = scheduler.join();
+        scheduler.submit(id, job(&[100 + i; CHUNK_BESIDE - 12]), None);
+    }
+    scheduler.lead(&engine, &kept, &mut never).unwrap();
+    // As many as fit whole; the others share what prompts have beside a talker.
+    let passes = engine.passes.lock().unwrap();
+    let whole = CHUNK / (CHUNK_BESIDE - 12);
+    assert_eq!(
+        passes[0][..=whole],
+        [vec![1], vec![CHUNK_BESIDE - 12; whole]].concat()
+    );
+    assert_eq!(passes[0][whole + 1..].iter().sum::<usize>(), CHUNK_BESIDE);
 }
 
 /// Streams with a prompt of their own each and `n_steps` tokens after it, in one thread; how often each began again.
