@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from candlewick.errors import Error, InvalidRequestError
 from candlewick.progress import PROMPTS, reporting
@@ -29,13 +29,13 @@ def generate_batch(
     options: Options,
 ) -> list[Completion | BaseException]:
     """As `Generator.generate_batch` describes it."""
-    prompts = _prompts(prompts)
-    batch = _Batch(generator, prompts, options, return_exceptions)
+    listed = _listed(prompts)
+    batch = _Batch(generator, listed, options, return_exceptions)
     with reporting(progress, unit=PROMPTS) as report:
         try:
             for done in batch.run():
                 if report is not None:
-                    report(done, len(prompts), "generating")
+                    report(done, len(listed), "generating")
         finally:
             # Ctrl-C, an error, or what `progress` raised: nothing runs any more after this.
             batch.end()
@@ -109,12 +109,12 @@ class _Batch:
         self._results[i] = error
 
 
-def _prompts(prompts: Any) -> list[Prompt]:
+def _listed(prompts: Iterable[Prompt]) -> list[Prompt]:
     """A list of prompts; one prompt, which is a sequence too, is told from several."""
     if isinstance(prompts, str):
         raise InvalidRequestError("prompts is one string, expected a list of prompts: write [prompt]")
-    prompts = list(prompts)
-    if prompts and isinstance(prompts[0], (int, dict)):
-        one = "a list of token ids" if isinstance(prompts[0], int) else "a list of messages"
+    listed = list(prompts)
+    if listed and isinstance(listed[0], (int, dict)):
+        one = "a list of token ids" if isinstance(listed[0], int) else "a list of messages"
         raise InvalidRequestError(f"prompts is {one}, which is one prompt, expected a list of prompts: write [prompt]")
-    return prompts
+    return listed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, Union, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, Union, overload
 
 from candlewick import _native, models, structured, threads
 from candlewick.chat import OTHER_NAMES, Chat
@@ -364,6 +364,26 @@ class Generator:
                 pass
             return stream.completion()
 
+    @overload
+    def generate_batch(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        return_exceptions: Literal[False] = False,
+        progress: bool | Report = True,
+        **options: Unpack[Options],
+    ) -> list[Completion]: ...
+
+    @overload
+    def generate_batch(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        return_exceptions: bool,
+        progress: bool | Report = True,
+        **options: Unpack[Options],
+    ) -> list[Completion | BaseException]: ...
+
     def generate_batch(
         self,
         prompts: Iterable[Prompt],
@@ -371,7 +391,7 @@ class Generator:
         return_exceptions: bool = False,
         progress: bool | Report = True,
         **options: Unpack[Options],
-    ) -> list[Completion]:
+    ) -> Any:
         """As `generate` for each of many prompts, several of which share each pass over the model's weights.
 
         Each completion is the one that its prompt has alone. What prompts begin with is read once.
@@ -400,10 +420,10 @@ class Generator:
             >>> poems[1].text == gen.generate("Write a haiku about tea", seed=2).text
             True
         """
-        # The work is there for those who call it alone: the import would be paid by all.
+        # Imported by those who call it alone: `import candlewick` is quick.
         from candlewick.batch import generate_batch
 
-        return cast("list[Completion]", generate_batch(self, prompts, return_exceptions, progress, options))
+        return generate_batch(self, prompts, return_exceptions, progress, options)
 
     def score(self, text: Prompt) -> Score:
         """How likely the model finds a text: the log-probability of each token after those before it.

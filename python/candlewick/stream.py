@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -161,7 +160,7 @@ class _Stream(Generic[T]):
 
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        self._await(functools.partial(loop.call_soon_threadsafe, _settle, future))
+        self._await(lambda item, error: loop.call_soon_threadsafe(_settle, future, item, error))
         try:
             item = self._read(await future)
         except BaseException:
