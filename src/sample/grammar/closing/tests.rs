@@ -66,10 +66,21 @@ fn write(
     (text_of(grammars, sampler.ids()), matcher.is_complete())
 }
 
-/// The ending at the very start.
+/// The text at the very start, with an ending from there.
 fn shortest(grammars: &Arc<Grammars>, constraint: &Constraint) -> Option<String> {
+    shortest_after(grammars, constraint, "")
+}
+
+fn shortest_after(
+    grammars: &Arc<Grammars>,
+    constraint: &Constraint,
+    begin: &str,
+) -> Option<String> {
     let mut matcher: Matcher = grammars.matcher(constraint, false).expect("a grammar");
-    let mut ids = Vec::new();
+    let mut ids: Vec<u32> = begin.bytes().map(|byte| 1 + u32::from(byte)).collect();
+    for &id in &ids {
+        matcher.push(id).expect("allowed");
+    }
     while let Some(id) = matcher.toward_end(10_000).filter(|&id| id != END) {
         matcher.push(id).expect("allowed");
         ids.push(id);
@@ -168,6 +179,46 @@ fn the_shortest_ending_is_the_shortest() {
 }
 
 #[test]
+fn the_shortest_way_on_is_taken() {
+    let grammars = vocabulary(&[]);
+    let array =
+        r#"{"type":"array","items":{"type":"array","minItems":2,"items":{"type":"string"}}}"#;
+    for (constraint, begin, expected) in [
+        (schema(array), r#"[["a","#, r#"[["a",""]]"#),
+        (schema(array), r#"[["a"#, r#"[["a",""]]"#),
+        (
+            lark("start: a \"long\" | a \"z\"\na: \"xxx\""),
+            "xx",
+            "xxxz",
+        ),
+        // In one of the two rules that may have begun, and then in the other
+        (
+            lark("start: a \"longer\" | b \"z\"\na: \"x\" c\nb: \"x\" \"y\" c\nc: \"y\"+"),
+            "x",
+            "xyyz",
+        ),
+        (
+            lark("start: \"(\" start \")\" | \"[\" start \"then\" start \"]\" | \"x\""),
+            "(([(x",
+            "(([(x)thenx]))",
+        ),
+        (
+            lark("start: list\nlist: list \",\" item | item\nitem: \"abc\" \";\"?"),
+            "abc,ab",
+            "abc,abc",
+        ),
+        (
+            Constraint::Regex("(abc|abd{5})(e|f{3})".into()),
+            "ab",
+            "abce",
+        ),
+    ] {
+        let found = shortest_after(&grammars, &constraint, begin);
+        assert_eq!(found.as_deref(), Some(expected), "{constraint:?}");
+    }
+}
+
+#[test]
 fn a_text_ends_within_every_budget_from_the_shortest_on() {
     for grammars in [vocabulary(&[]), some_words()] {
         for (constraint, expected) in cases() {
@@ -218,7 +269,7 @@ fn the_chart_is_that_of_llguidance() {
         lark("start: a b? c*\na: \"x\"*\nb: /y{2,}/\nc: (\"z\" | a \"w\")"),
         lark("start: open* \"!\"\nopen[suffix=\"<\"]: /[^!]*/"),
         lark(
-            "start: \"[\" [item (\",\" item)*] \"]\"\nitem: %json {\"type\":[\"string\",\"object\"]} | start\n%ignore / /",
+            "start: \"[\" item (\",\" item)* \"]\"\nitem: %json {\"type\":[\"string\",\"object\"]}\n%ignore / /",
         ),
     ];
     for constraint in cases().into_iter().map(|(c, _)| c).chain(more) {
