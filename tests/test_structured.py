@@ -162,8 +162,6 @@ def test_what_is_written_validates(model: Generator, name: str) -> None:
     seen = set()
     for seed in range(8):
         answer = model.generate(PROMPT, json_schema=schema, temperature=1.5, seed=seed, max_tokens=400)
-        if answer.finish_reason == "length" and "any names" in name:
-            continue  # a name can be long
         assert answer.finish_reason == "stop", answer
         validator.validate(json.loads(answer.text))
         assert answer.parsed == json.loads(answer.text)
@@ -464,13 +462,10 @@ NAME: /[a-z]/
 def test_what_a_grammar_derives_its_parser_accepts(model: Generator) -> None:
     lark = pytest.importorskip("lark")
     parser = lark.Lark(LARK, parser="earley")
-    finished = 0
     for seed in range(30):
         answer = model.generate(PROMPT, grammar=LARK, temperature=1.5, seed=seed, max_tokens=150)
-        if answer.finish_reason == "stop":
-            parser.parse(answer.text)
-            finished += 1
-    assert finished > 15
+        assert answer.finish_reason == "stop"
+        parser.parse(answer.text)
 
 
 def test_json_in_a_grammar_is_compact_and_checked(tiny: Generator) -> None:
@@ -615,8 +610,6 @@ class Everything:
 def test_types_come_back_as_objects(demo: Generator) -> None:
     for seed in range(10):
         answer = demo.generate(PROMPT, json_schema=Everything, temperature=1.5, seed=seed, max_tokens=900)
-        if answer.finish_reason == "length":
-            continue
         thing = answer.parsed
         assert isinstance(thing, Everything)
         assert isinstance(thing.colour, Colour) and isinstance(thing.day, datetime.date)
@@ -624,21 +617,18 @@ def test_types_come_back_as_objects(demo: Generator) -> None:
         assert isinstance(thing.point["x"], int) and isinstance(thing.flags, set)
         assert thing.either == "x" or isinstance(thing.either, tuple)
         assert set(json.loads(answer.text)) <= {field.name for field in dataclasses.fields(Everything)}
-        break
-    else:
-        pytest.fail("none ended")
 
 
 def test_recursive_dataclasses(demo: Generator) -> None:
     nodes = [demo.generate(PROMPT, json_schema=Node, seed=seed, max_tokens=300).parsed for seed in range(10)]
-    assert any(isinstance(node, Node) for node in nodes)
-    for node in filter(None, nodes):
+    for node in nodes:
+        assert isinstance(node, Node)
         assert all(isinstance(child, Node) for child in node.children)
 
 
 def test_generic_types(demo: Generator) -> None:
     answers = [demo.generate(PROMPT, json_schema=list[Literal["a"]], max_tokens=60, seed=seed) for seed in range(10)]
-    assert any(isinstance(answer.parsed, list) for answer in answers)
+    assert all(isinstance(answer.parsed, list) for answer in answers)
     assert demo.generate(PROMPT, json_schema=bool).parsed in (True, False)
     assert demo.generate(PROMPT, json_schema=typing.Union[bool, None]).parsed in (True, False, None)  # noqa: UP007
     assert isinstance(demo.generate(PROMPT, json_schema=tuple[bool, None], max_tokens=50).parsed, tuple)
@@ -668,12 +658,12 @@ def test_pydantic_models_come_back_parsed(demo: Generator) -> None:
         kinds.add(answer.parsed.pet.kind)
     assert kinds == {"cat", "dog"}
     adapter = pydantic.TypeAdapter(list[Cat])
-    assert isinstance(demo.generate(PROMPT, json_schema=adapter, seed=1, max_tokens=300).parsed, (list, type(None)))
+    assert isinstance(demo.generate(PROMPT, json_schema=adapter, seed=1, max_tokens=300).parsed, list)
 
 
 def test_a_dict_without_a_schema_for_its_values_is_any_json(tiny: Generator) -> None:
     answer = tiny.generate(PROMPT, json_schema={"type": "object", "maxProperties": 1}, seed=3, max_tokens=500)
-    assert answer.parsed is None or isinstance(answer.parsed, dict)
+    assert isinstance(answer.parsed, dict)
 
 
 DOCUMENT = {

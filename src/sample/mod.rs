@@ -94,9 +94,10 @@ impl Sampler {
                 logits[other as usize] = f32::NEG_INFINITY;
                 Some(other)
             };
-            let others = (0..REDRAWS).map_while(|_| again());
-            let fitting = others.filter(|&other| matcher.fits(other, left - 1)).next();
-            id = fitting.unwrap_or(end);
+            id = (0..REDRAWS)
+                .map_while(|_| again())
+                .find(|&other| matcher.fits(other, left - 1))
+                .unwrap_or(end);
         }
         self.history.push(id);
         Ok(id)

@@ -127,6 +127,13 @@ impl Matcher {
         ending.first().or(self.ends.first()).copied()
     }
 
+    /// Whether the chart and llguidance's say the same of the text.
+    #[cfg(test)]
+    pub(super) fn charts_agree(&mut self) -> bool {
+        let closing = self.closing.as_mut();
+        closing.is_none_or(|closing| closing.is_complete() == Some(self.accepting))
+    }
+
     /// Finds out what may come next.
     fn look(&mut self, name: &str) -> Result<()> {
         let looked = panic_utils::catch_unwind(AssertUnwindSafe(|| {

@@ -11,7 +11,7 @@ use llguidance::earley::regexvec::{LexemeSet, MatchingLexemes, NextByte, RegexVe
 use super::rules::{Cost, NEVER, UNKNOWN, add};
 
 /// States that one search looks at.
-const MAX_STATES: usize = 10_000;
+const MAX_STATES: usize = 4_000;
 /// A byte that no token consists of comes in a larger token, if at all.
 const WITHOUT_TOKEN: Cost = 16;
 

@@ -79,6 +79,12 @@ impl Closing {
         };
     }
 
+    /// Whether the text is complete as it is; none if that is not known any more.
+    #[cfg(test)]
+    pub(super) fn is_complete(&mut self) -> Option<bool> {
+        (!self.lost).then(|| self.chart.is_complete())
+    }
+
     /// Whether the text has an ending of at most `left` tokens after a token of these bytes.
     pub(super) fn fits(
         &mut self,

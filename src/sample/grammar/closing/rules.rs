@@ -58,7 +58,8 @@ impl Rules {
         let mut rules = Self::default();
         let mut known: AHashMap<(CSymIdx, ParamValue), u32> = AHashMap::new();
         let mut open = VecDeque::new();
-        let mut costs = AHashMap::new();
+        let n_lexemes = grammar.lexer_spec().lexemes.len();
+        let mut costs: Vec<Option<Cost>> = vec![None; n_lexemes];
         let mut find = |rules: &mut Vec<Rule>, open: &mut VecDeque<_>, symbol, value| {
             *known.entry((symbol, value)).or_insert_with(|| {
                 open.push_back((symbol, value));
@@ -87,7 +88,7 @@ impl Rules {
                 for (&symbol, of) in symbols.iter().zip(values) {
                     rules.symbols.push(match grammar.sym_data(symbol).lexeme {
                         Some(lexeme) => {
-                            costs.entry(lexeme).or_insert_with(|| cost(lexeme));
+                            costs[lexeme.as_usize()].get_or_insert_with(|| cost(lexeme));
                             Symbol::Lexeme(lexeme)
                         }
                         None => {
@@ -105,7 +106,7 @@ impl Rules {
     }
 
     /// The least fixed point. Those that a rule is made of mostly come after it.
-    fn find_costs(&mut self, lexemes: &AHashMap<LexemeIdx, Cost>) {
+    fn find_costs(&mut self, lexemes: &[Option<Cost>]) {
         for rule in &mut self.rules {
             rule.cost = if rule.nullable { 0 } else { NEVER };
         }
@@ -143,9 +144,9 @@ impl Rules {
         }
     }
 
-    fn symbol_cost(&self, symbol: Symbol, lexemes: &AHashMap<LexemeIdx, Cost>) -> Cost {
+    fn symbol_cost(&self, symbol: Symbol, lexemes: &[Option<Cost>]) -> Cost {
         match symbol {
-            Symbol::Lexeme(lexeme) => lexemes[&lexeme],
+            Symbol::Lexeme(lexeme) => lexemes[lexeme.as_usize()].unwrap_or(NEVER),
             Symbol::Rule(rule) => self.rules[rule as usize].cost,
             Symbol::End(_) => 0,
         }

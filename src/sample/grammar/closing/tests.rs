@@ -61,14 +61,26 @@ fn write(
         let id = sampler.sample_within(&mut logits, &mut matcher, left);
         matcher.push(id.expect("a token")).expect("allowed");
         left -= 1;
+        assert!(matcher.charts_agree());
     }
     (text_of(grammars, sampler.ids()), matcher.is_complete())
 }
 
-/// The ending at the very start.
+/// The text at the very start, with an ending from there.
 fn shortest(grammars: &Arc<Grammars>, constraint: &Constraint) -> Option<String> {
+    shortest_after(grammars, constraint, "")
+}
+
+fn shortest_after(
+    grammars: &Arc<Grammars>,
+    constraint: &Constraint,
+    begin: &str,
+) -> Option<String> {
     let mut matcher: Matcher = grammars.matcher(constraint, false).expect("a grammar");
-    let mut ids = Vec::new();
+    let mut ids: Vec<u32> = begin.bytes().map(|byte| 1 + u32::from(byte)).collect();
+    for &id in &ids {
+        matcher.push(id).expect("allowed");
+    }
     while let Some(id) = matcher.toward_end(10_000).filter(|&id| id != END) {
         matcher.push(id).expect("allowed");
         ids.push(id);
@@ -167,6 +179,46 @@ fn the_shortest_ending_is_the_shortest() {
 }
 
 #[test]
+fn the_shortest_way_on_is_taken() {
+    let grammars = vocabulary(&[]);
+    let array =
+        r#"{"type":"array","items":{"type":"array","minItems":2,"items":{"type":"string"}}}"#;
+    for (constraint, begin, expected) in [
+        (schema(array), r#"[["a","#, r#"[["a",""]]"#),
+        (schema(array), r#"[["a"#, r#"[["a",""]]"#),
+        (
+            lark("start: a \"long\" | a \"z\"\na: \"xxx\""),
+            "xx",
+            "xxxz",
+        ),
+        // In one of the two rules that may have begun, and then in the other
+        (
+            lark("start: a \"longer\" | b \"z\"\na: \"x\" c\nb: \"x\" \"y\" c\nc: \"y\"+"),
+            "x",
+            "xyyz",
+        ),
+        (
+            lark("start: \"(\" start \")\" | \"[\" start \"then\" start \"]\" | \"x\""),
+            "(([(x",
+            "(([(x)thenx]))",
+        ),
+        (
+            lark("start: list\nlist: list \",\" item | item\nitem: \"abc\" \";\"?"),
+            "abc,ab",
+            "abc,abc",
+        ),
+        (
+            Constraint::Regex("(abc|abd{5})(e|f{3})".into()),
+            "ab",
+            "abce",
+        ),
+    ] {
+        let found = shortest_after(&grammars, &constraint, begin);
+        assert_eq!(found.as_deref(), Some(expected), "{constraint:?}");
+    }
+}
+
+#[test]
 fn a_text_ends_within_every_budget_from_the_shortest_on() {
     for grammars in [vocabulary(&[]), some_words()] {
         for (constraint, expected) in cases() {
@@ -197,6 +249,32 @@ fn a_text_ends_within_every_budget_from_the_shortest_on() {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Far from the end, where nothing steers, the chart follows texts that go anywhere.
+#[test]
+fn the_chart_is_that_of_llguidance() {
+    let grammars = some_words();
+    let more = [
+        schema(r#"{"type":"object","patternProperties":{"^x[a-z]*$":{"type":"integer"}}}"#),
+        schema(r#"{"anyOf":[{"const":"ab"},{"type":"string","pattern":"^a"},{"type":"array"}]}"#),
+        lark(
+            "start: (WORD | NUMBER | sum)+\nsum: NUMBER (\"+\" NUMBER)+\nWORD: /[a-z]+/\nNUMBER: /[0-9]+/\n%ignore /[ \\n]+/",
+        ),
+        lark(
+            "start: \"if\" e \"then\" s | s\ns: NAME \"=\" e\ne: NAME | e \"or\" e | \"\"\nNAME: /[a-z]+/\n%ignore \" \"",
+        ),
+        lark("start: a b? c*\na: \"x\"*\nb: /y{2,}/\nc: (\"z\" | a \"w\")"),
+        lark("start: open* \"!\"\nopen[suffix=\"<\"]: /[^!]*/"),
+        lark(
+            "start: \"[\" item (\",\" item)* \"]\"\nitem: %json {\"type\":[\"string\",\"object\"]}\n%ignore / /",
+        ),
+    ];
+    for constraint in cases().into_iter().map(|(c, _)| c).chain(more) {
+        for seed in 0..8 {
+            write(&grammars, &constraint, 1000, seed);
         }
     }
 }
@@ -366,4 +444,35 @@ fn grammars_without_a_finite_text_are_refused() {
             .matcher(&lark("start: a\na: \"x\" a | \"y\""), false)
             .is_ok()
     );
+}
+
+#[test]
+fn the_space_that_goes_at_the_start_is_no_part_of_a_text() {
+    let bytes = (0..=255u8).map(|byte| vec![byte].into());
+    let (word, words) = (257, [&b" x"[..], b"xxxx"].map(Into::into));
+    let table = TokenTable {
+        bytes: std::iter::once(Box::default())
+            .chain(bytes)
+            .chain(words)
+            .collect(),
+        first: vec![(word, b"x"[..].into())],
+        ends: vec![END],
+    };
+    let grammars = Arc::new(Grammars::new(table).expect("sorted"));
+    let least = |regex: &str, at_start| {
+        let constraint = Constraint::Regex(regex.into());
+        let mut matcher = grammars.matcher(&constraint, at_start).expect("a grammar");
+        (1..9).find(|&left| matcher.toward_end(left).is_some())
+    };
+    assert_eq!((least(" x", true), least(" x", false)), (Some(2), Some(1)));
+    assert_eq!(least("x x x", true), Some(3));
+    assert_eq!(least("x{5}", true), Some(2));
+    let fits = |left, at_start| {
+        let constraint = Constraint::Regex("x| x{9}".into());
+        let mut matcher = grammars.matcher(&constraint, at_start).expect("a grammar");
+        matcher.fits(word, left)
+    };
+    // `x` is complete; eight letters are missing from ` x`, which are two tokens.
+    assert!(fits(0, true));
+    assert_eq!([1, 2].map(|left| fits(left, false)), [false, true]);
 }
