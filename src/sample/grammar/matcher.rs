@@ -16,7 +16,7 @@ pub struct Matcher {
     grammars: Arc<Grammars>,
     parser: Parser,
     // How the text can end, where that is known
-    closing: Option<Closing>,
+    closing: Option<Box<Closing>>,
     // Any text will do, and none is ever complete
     open: bool,
     at_start: bool,

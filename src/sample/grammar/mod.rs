@@ -84,7 +84,7 @@ pub struct Grammars {
 /// A grammar at the beginning of a text.
 struct Compiled {
     parser: Parser,
-    closing: Option<Closing>,
+    closing: Option<Box<Closing>>,
 }
 
 impl Grammars {
@@ -200,7 +200,7 @@ impl Grammars {
                     "the grammar has `stop`, whose text would have to be taken back: write `suffix`".into(),
                 ));
             }
-            let closing = match Closing::new(&grammar, limits.clone(), &self.has_token) {
+            let closing = match Closing::of(&grammar, limits.clone(), &self.has_token) {
                 Ends::Known(closing) => Some(closing),
                 Ends::Unknown => None,
                 Ends::Never => return Err(constraint.wrong(&"no text that `start` derives has an end, because of rules that always need themselves again")),

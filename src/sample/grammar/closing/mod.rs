@@ -43,11 +43,12 @@ pub(super) enum Ends {
     Never,
     /// It is too complex, or has limits in tokens.
     Unknown,
-    Known(Closing),
+    Known(Box<Closing>),
 }
 
 impl Closing {
-    pub(super) fn new(grammar: &CGrammar, limits: ParserLimits, has_token: &[bool; 256]) -> Ends {
+    /// At the beginning of a text. `has_token` says which bytes are a token.
+    pub(super) fn of(grammar: &CGrammar, limits: ParserLimits, has_token: &[bool; 256]) -> Ends {
         let spec = grammar.lexer_spec();
         let Some(mut lexemes) = Lexemes::new(spec, limits, has_token) else {
             return Ends::Unknown;
@@ -61,12 +62,12 @@ impl Closing {
         if rules.cost() == NEVER {
             return Ends::Never;
         }
-        Ends::Known(Self {
+        Ends::Known(Box::new(Self {
             chart: Chart::new(Arc::new(rules), lexemes),
             lost: false,
             ending: None,
             after: None,
-        })
+        }))
     }
 
     /// Goes on with a token of these bytes.
@@ -101,7 +102,7 @@ impl Closing {
         let fits = if self.chart.push(bytes) {
             let cost = self.chart.cost() as usize;
             cost * ROOM.0 + ROOM.1 <= left || {
-                let ending = self.find(spelling, false).filter(|e| e.len() <= left);
+                let ending = self.find(left, false, spelling);
                 let fits = ending.is_some();
                 self.after = ending.map(|ending| (id, ending));
                 fits
@@ -125,18 +126,16 @@ impl Closing {
             return None;
         }
         if self.ending.is_none() {
-            self.ending = self.find(spelling, at_start);
+            self.ending = self.find(left, at_start, spelling);
         }
         self.ending.as_deref().filter(|ending| ending.len() <= left)
     }
 
-    fn find(&mut self, spelling: &Spelling<'_>, at_start: bool) -> Option<Vec<u32>> {
+    fn find(&mut self, left: usize, at_start: bool, spelling: &Spelling<'_>) -> Option<Vec<u32>> {
         [false, true].into_iter().find_map(|apart| {
             let text = self.chart.ending(apart)?;
-            if !self.chart.ends_with(&text) {
-                return None;
-            }
-            spelling.shortest(&text, at_start)
+            let ids = spelling.shortest(&text, at_start)?;
+            (ids.len() <= left && self.chart.ends_with(&text)).then_some(ids)
         })
     }
 }
