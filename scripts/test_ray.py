@@ -5,10 +5,12 @@ One of the nodes is killed in the middle of a data set, and the server is asked 
 
 from __future__ import annotations
 
-import os
+import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,10 @@ from candlewick import Generator
 from candlewick.ray import Predictor, deployment
 from candlewick.server import Limits
 
-# Ray's own, which are many.
-pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 N_ROWS = 300
 MESSAGES = [{"role": "user", "content": "Write a haiku about rain"}]
-# So long that what the demo model writes does not end by itself before it.
-LONG = {"model": "demo", "messages": MESSAGES, "max_tokens": 900, "extra_body": {"logit_bias": {}}}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def demo() -> Iterator[Generator]:
         yield made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """Three nodes of two CPUs each."""
     node: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 100_000_000}
@@ -85,7 +84,7 @@ def test_a_node_that_is_killed_loses_no_row(cluster: Cluster, demo: Generator, t
     doomed = next(node for node in cluster.worker_nodes)
     (tmp_path / "doomed").write_text(doomed.node_id)
     rows = [{"id": i, "prompt": f"Write a haiku about {i}"} for i in range(N_ROWS)]
-    answers = (
+    answers = iter(
         ray.data.from_items(rows, override_num_blocks=30)
         .map_batches(
             Witness,
@@ -109,3 +108,109 @@ def test_a_node_that_is_killed_loses_no_row(cluster: Cluster, demo: Generator, t
     nodes = Counter(row["node"] for row in got)
     print(nodes)
     assert nodes[doomed.node_id] == 20 and len(nodes) == 3
+
+
+@pytest.fixture(scope="module")
+def url(cluster: Cluster) -> str:
+    """Where the server is: one replica, and a second one when there is more to do."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    application = deployment(
+        "demo",
+        api_keys=["secret"],
+        limits=Limits(max_running=16),
+        ray_actor_options={"num_cpus": 1},
+        autoscaling_config={"max_replicas": 2, "upscale_delay_s": 0, "look_back_period_s": 1},
+    )
+    serve.run(application)
+    return f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="secret", max_retries=0) as made:
+        yield made
+
+
+def counts(url: str) -> dict[str, float]:
+    """What the only replica counts."""
+    text = httpx.get(f"{url}/metrics", headers={"authorization": "Bearer secret"}).text
+    pairs = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, value in pairs}
+
+
+def replicas() -> int:
+    [application] = serve.status().applications.values()
+    [found] = application.deployments.values()
+    return found.replica_states.get("RUNNING", 0)
+
+
+def test_a_chat(client: openai.OpenAI, demo: Generator) -> None:
+    [model] = client.models.list()
+    assert (model.id, model.candlewick["n_threads"]) == ("demo", 1)
+    answer = client.chat.completions.create(model="demo", messages=MESSAGES, seed=7)
+    expected = demo.generate(MESSAGES, seed=7)
+    assert answer.choices[0].message.content == expected.text
+    assert answer.usage.completion_tokens == expected.usage.completion_tokens
+
+
+def test_streaming(client: openai.OpenAI, demo: Generator) -> None:
+    chunks = list(
+        client.chat.completions.create(
+            model="demo", messages=MESSAGES, seed=7, stream=True, stream_options={"include_usage": True}
+        )
+    )
+    expected = demo.generate(MESSAGES, seed=7)
+    texts = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    assert "".join(texts) == expected.text and len(texts) > 5
+    assert chunks[-1].usage.completion_tokens == expected.usage.completion_tokens
+
+
+def test_an_answer_comes_while_it_is_written_and_ends_when_nobody_listens(
+    client: openai.OpenAI, url: str, endless: dict[str, Any]
+) -> None:
+    before = counts(url)
+    with client.chat.completions.create(**endless, n=8, stream=True) as stream:
+        next(stream)
+        assert counts(url)["candlewick_answers_running"] == 8
+    while counts(url)["candlewick_answers_running"]:
+        time.sleep(0.01)
+    written = "candlewick_completion_tokens_total"
+    assert 0 < counts(url)[written] - before[written] < 8 * endless["max_tokens"]
+
+
+@pytest.fixture
+def endless(demo: Generator) -> dict[str, Any]:
+    """An answer that goes on to the end of the context."""
+    bias = {str(id): -100 for id in demo.tokenizer.eos_token_ids}
+    return {"model": "demo", "messages": MESSAGES, "max_tokens": 900, "logit_bias": bias}
+
+
+def test_errors(client: openai.OpenAI, url: str) -> None:
+    with pytest.raises(openai.BadRequestError, match="`temperature` is 3"):
+        client.chat.completions.create(model="demo", messages=MESSAGES, temperature=3)
+    with (
+        openai.OpenAI(base_url=f"{url}/v1", api_key="guess", max_retries=0) as stranger,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        stranger.models.list()
+
+
+def test_more_replicas_when_there_is_more_to_do(client: openai.OpenAI, endless: dict[str, Any]) -> None:
+    assert replicas() == 1
+    enough = threading.Event()
+
+    def ask() -> None:
+        while not enough.is_set():
+            assert client.chat.completions.create(**endless).choices[0].finish_reason == "length"
+
+    with ThreadPoolExecutor(24) as pool:
+        asking = [pool.submit(ask) for _ in range(24)]
+        try:
+            while replicas() < 2:
+                time.sleep(0.1)
+        finally:
+            enough.set()
+        for done in asking:
+            done.result()
