@@ -41,9 +41,21 @@ def test_a_text_for_each_row_in_the_form_that_the_batch_has(form: str, demo: Gen
     answer = predictor(given)
     assert type(answer) is type(given)
     found = columns(answer)
-    assert list(found) == ["prompt", "id", "text", "finish_reason", "prompt_tokens", "completion_tokens", "seed", "error"]
+    assert list(found) == [
+        "prompt",
+        "id",
+        "text",
+        "finish_reason",
+        "prompt_tokens",
+        "completion_tokens",
+        "seed",
+        "error",
+    ]
     assert (found["prompt"], found["id"]) == (PROMPTS, [7, 5, 3, 2, 1])
-    expected = [demo.generate(prompt, max_tokens=30, seed=int(seed)) for prompt, seed in zip(PROMPTS, found["seed"])]
+    expected = [
+        demo.generate(prompt, max_tokens=30, seed=int(seed))
+        for prompt, seed in zip(PROMPTS, found["seed"], strict=True)
+    ]
     assert found["text"] == [done.text for done in expected] and len(set(found["text"])) == 5
     assert found["finish_reason"] == [done.finish_reason for done in expected]
     assert found["prompt_tokens"] == [done.usage.prompt_tokens for done in expected]
@@ -63,7 +75,7 @@ def test_the_seed_chooses_the_texts(predictor: Predictor) -> None:
     texts = columns(predictor(batch(PROMPTS)))["text"]
     assert columns(Predictor("demo", max_tokens=30, seed=0)(batch(PROMPTS)))["text"] == texts
     others = columns(Predictor("demo", max_tokens=30, seed=1)(batch(PROMPTS)))["text"]
-    assert all(text != other for text, other in zip(texts, others))
+    assert all(text != other for text, other in zip(texts, others, strict=True))
 
 
 def test_seeds_of_the_rows_own(demo: Generator) -> None:
@@ -103,7 +115,7 @@ def test_messages_and_ids(form: str, demo: Generator, predictor: Predictor) -> N
         given = batch(filled, form)
     answer = columns(predictor(given))
     seeds = list(map(int, answer["seed"]))
-    expected = [demo.generate(messages, max_tokens=30, seed=seed) for messages, seed in zip(turns, seeds)]
+    expected = [demo.generate(messages, max_tokens=30, seed=seed) for messages, seed in zip(turns, seeds, strict=True)]
     assert answer["text"] == [done.text for done in expected]
     # What keys the messages of others have makes no difference.
     assert columns(predictor(batch(turns[:1])))["seed"] == seeds[:1]
@@ -112,7 +124,7 @@ def test_messages_and_ids(form: str, demo: Generator, predictor: Predictor) -> N
     given = {"prompt": np.array([np.array(row) for row in ids], object)} if form == "numpy" else batch(ids, form)
     answer = columns(predictor(given))
     assert answer["text"] == [
-        demo.generate(row, max_tokens=30, seed=int(seed)).text for row, seed in zip(ids, answer["seed"])
+        demo.generate(row, max_tokens=30, seed=int(seed)).text for row, seed in zip(ids, answer["seed"], strict=True)
     ]
 
 

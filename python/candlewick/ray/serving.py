@@ -30,12 +30,11 @@ def deployment(
     hosts: Collection[str] | None = None,
     **options: Any,
 ) -> Application:
-    """An application for ``ray.serve.run`` that answers as OpenAI's API does: `candlewick.server.create_app` in each
-    replica.
+    """An application for ``ray.serve.run``, whose replicas answer as OpenAI's API does (`create_app`).
 
-    Serve gives each request to the replica that has the least to do, up to ``limits.max_running`` at the same time;
-    others wait until one is free. Where replicas have more than 8 requests each for a while, it starts more of them, up to
-    ``max_replicas``; one that is no longer needed finishes its answers first.
+    A replica is given at most ``limits.max_running`` requests at the same time; others wait until one is free. Where
+    there are for a while more than 8 for each, Serve starts further ones, up to ``max_replicas``; one that is no
+    longer needed finishes its answers before it ends.
 
     Args:
         model: As for `Generator`: a file or folder that every machine has under this path, a repository of the hub,
