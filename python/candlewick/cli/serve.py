@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from candlewick import models
@@ -62,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     with serving.listen(options.host, options.port) as listener, parsed.generator(options) as generator:
         app = create_app(
             generator,
-            model=_name(options.model),
+            model=models.name(options.model),
             api_keys=keys,
             limits=limits,
             cors_origins=options.cors_origin or (),
@@ -72,10 +71,3 @@ def run(options: argparse.Namespace) -> int:
         said = f"Serving on {address}/v1 (the chat page: {address}). Ctrl-C ends it."
         serving.run(app, listener, lambda: print(said, file=sys.stderr, flush=True))
     return 0
-
-
-def _name(model: str | None) -> str:
-    """What requests call it: the repository or "demo" as it was given, or the name of the file."""
-    if model is None:
-        return models.DEFAULT_REPO
-    return Path(model).stem if os.path.exists(model) else model
