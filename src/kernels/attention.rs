@@ -263,6 +263,19 @@ unsafe fn rows_of_page<S: Simd, K: Kv, const R: usize, const B: usize, const T: 
             );
             d += T * S::ROWS;
         }
+        // Where a vector is wide, four of them leave a part of many heads over.
+        while T > 2 && d + 2 * S::ROWS <= dim {
+            value_sums::<S, K, R, 2>(
+                part,
+                head,
+                &scores,
+                &fades,
+                (from * LANES, to * LANES),
+                d,
+                acc,
+            );
+            d += 2 * S::ROWS;
+        }
         while d < dim {
             value_sums::<S, K, R, 1>(
                 part,
@@ -415,7 +428,7 @@ unsafe fn value_sums<S: Simd, K: Kv, const R: usize, const T: usize>(
         let ahead = half * T * S::ROWS / (dim * PAGE);
         let mut line = part.next.wrapping_add(half + d * half / dim);
         for position in range.0..range.1 {
-            if R == 1 && T > 1 {
+            if R == 1 {
                 S::prefetch(line, line.wrapping_add(64));
                 line = line.wrapping_add(ahead);
             }
