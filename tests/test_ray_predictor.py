@@ -72,7 +72,10 @@ def test_the_text_of_a_row_does_not_depend_on_the_others(predictor: Predictor) -
 
 
 def test_the_seed_chooses_the_texts(predictor: Predictor) -> None:
-    texts = columns(predictor(batch(PROMPTS)))["text"]
+    found = columns(predictor(batch(PROMPTS)))
+    texts = found["text"]
+    # What was written with one version is found again with the next.
+    assert found["seed"][0] == 6308054003934711804
     assert columns(Predictor("demo", max_tokens=30, seed=0)(batch(PROMPTS)))["text"] == texts
     others = columns(Predictor("demo", max_tokens=30, seed=1)(batch(PROMPTS)))["text"]
     assert all(text != other for text, other in zip(texts, others, strict=True))
@@ -84,6 +87,8 @@ def test_seeds_of_the_rows_own(demo: Generator) -> None:
     assert list(answer) == ["prompt", "n", "answer"]
     texts = [demo.generate("Write a haiku about rain", seed=seed).text for seed in (1, 2, 1)]
     assert answer["answer"] == texts and texts[0] != texts[1]
+    again = Predictor("demo", seed_column="seed", max_tokens=2)(batch(PROMPTS[:2], seed=[1, 2]))
+    assert columns(again)["seed"] == [1, 2]
 
 
 def test_results_have_the_same_types_whatever_happens() -> None:
