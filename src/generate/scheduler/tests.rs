@@ -420,7 +420,7 @@ fn who_waited_for_a_prompt_goes_on_when_its_stream_goes() {
     scheduler.lead(&engine, &kept, &mut never).unwrap();
     assert!(scheduler.withdraw(ids[0]).is_some());
     scheduler.lead(&engine, &kept, &mut never).unwrap();
-    // And in the middle of one, which another runs to its end: the one who goes has something else in it.
+    // And in the middle of one, which goes on because somebody else has a token in it.
     let mut leaves = || {
         scheduler.withdraw(ids[1]);
         Ok(())
