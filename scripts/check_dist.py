@@ -7,6 +7,7 @@ python scripts/check_dist.py dist --partial          # what is there must belong
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tarfile
 import zipfile
@@ -26,8 +27,9 @@ IN_WHEEL = {
     "candlewick/server/page/index.html",
 }
 IN_SDIST = {"Cargo.toml", "Cargo.lock", "PKG-INFO", "pyproject.toml", "LICENSE-APACHE", "LICENSE-MIT", "src/lib.rs"}
-# Local settings and what only a checkout needs. `.cargo` would make an ARM build from the sdist need fp16.
-NOT_IN_SDIST = {".cargo", ".ci", ".git", ".github", ".venv", "target", "dist"}
+# What is built, and what is hidden: local settings and what tools leave behind. `.cargo` would make an ARM build from the
+# sdist need fp16.
+NOT_IN_SDIST = re.compile(r"(^|/)(target|dist|\.[^/]*)(/|$)")
 
 
 def expected() -> set[str]:
@@ -61,7 +63,7 @@ def sdist_problems(path: Path) -> Iterable[str]:
         names = {str(PurePosixPath(*PurePosixPath(n).parts[1:])) for n in sdist.getnames()}
     if missing := IN_SDIST - names:
         yield f"lacks {sorted(missing)}"
-    if wrong := [n for n in names if NOT_IN_SDIST & set(PurePosixPath(n).parts)]:
+    if wrong := [n for n in names if n != "." and NOT_IN_SDIST.search(n)]:
         yield f"has {sorted(wrong)}"
 
 

@@ -152,7 +152,8 @@ def test_the_readme_of_a_release_has_whole_addresses(release: Path, check_dist: 
     assert check_dist.problems(release, partial=False) == []
 
 
-def test_an_sdist_with_local_settings(release: Path, check_dist: ModuleType) -> None:
+@pytest.mark.parametrize("local", [".cargo/config.toml", "python/.cache/crashes.json", "dist/notes.txt"])
+def test_an_sdist_with_local_files(local: str, release: Path, check_dist: ModuleType) -> None:
     name = check_dist.sdist_name()
-    make_sdist(release / name, check_dist, ".cargo/config.toml")
-    assert check_dist.problems(release, partial=False) == [f"{name}: has ['.cargo/config.toml']"]
+    make_sdist(release / name, check_dist, local)
+    assert check_dist.problems(release, partial=False) == [f"{name}: has ['{local}']"]
