@@ -50,6 +50,8 @@ pub(super) struct Request<'a> {
     pub(super) url: &'a str,
     /// Leave out this many bytes at the beginning.
     pub(super) from: u64,
+    /// And those from this one on.
+    pub(super) to: Option<u64>,
     pub(super) follow: Follow,
     /// For the head of the answer, with connecting.
     pub(super) patience: Duration,
@@ -205,8 +207,9 @@ impl<'a> Client<'a> {
         if let Some(token) = token {
             builder = builder.header("Authorization", format!("Bearer {token}"));
         }
-        if request.from > 0 {
-            builder = builder.header("Range", format!("bytes={}-", request.from));
+        if request.from > 0 || request.to.is_some() {
+            let last = request.to.map_or(String::new(), |to| (to - 1).to_string());
+            builder = builder.header("Range", format!("bytes={}-{last}", request.from));
         }
         let via = Via {
             host: Origin::of(url).map_or(String::new(), |o| o.shown()),

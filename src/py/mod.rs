@@ -7,6 +7,7 @@ mod convert;
 mod driver;
 mod errors;
 mod generator;
+mod header;
 mod hub;
 mod machine;
 mod processor;
@@ -26,9 +27,11 @@ mod _native {
     #[pymodule_export]
     use super::generator::Generator;
     #[pymodule_export]
-    use super::hub::{cache_dir, fetch};
+    use super::header::Header;
     #[pymodule_export]
-    use super::machine::{multiply_rate, read_bytes, read_rate};
+    use super::hub::{cache_dir, fetch, hub_settings};
+    #[pymodule_export]
+    use super::machine::{available_memory, multiply_rate, read_bytes, read_rate, tiers};
     #[pymodule_export]
     use super::session::Session;
     #[pymodule_export]

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use memmap2::MmapMut;
 
 use super::out_of_memory;
+use crate::engine::CHUNK;
 use crate::error::{Error, Result};
 use crate::kernels::{Heads, PAGE, Pages};
 use crate::memory;
@@ -74,6 +75,13 @@ impl Drop for Page {
         let bytes = self.map.len() as u64;
         self.memory.used.fetch_sub(bytes, Ordering::Relaxed);
     }
+}
+
+/// The most pages that a cache of `n_tokens` has at any time: a step's tokens come before those that they no longer
+/// see go, a whole page at a time.
+pub(super) fn most_pages(n_tokens: usize, window: usize) -> usize {
+    let held = window.saturating_add(REWIND + PAGE - 2 + CHUNK);
+    n_tokens.min(held).div_ceil(PAGE)
 }
 
 pub(super) struct Cache {
