@@ -22,6 +22,8 @@ from candlewick.errors import (
     UnsupportedModelError,
 )
 from candlewick.generator import Generator, Stats
+from candlewick.estimate import Estimate
+from candlewick.generator import Generator
 from candlewick.score import Score
 from candlewick.stream import Completion, TextStream, Timings, Token, TokenStream, ToolCall, TopLogprob, Usage
 
@@ -31,6 +33,7 @@ __all__ = [
     "ContextLengthError",
     "DownloadError",
     "Error",
+    "Estimate",
     "Generator",
     "InvalidRequestError",
     "ModelFormatError",

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::device::DeviceChoice;
-pub use self::native::{context_bytes, weight_bytes};
+pub use self::native::{context_bytes, context_room, weight_bytes};
 pub use self::threads::start as start_threads;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;

@@ -8,7 +8,7 @@
 use std::io::Read;
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::http::{HeaderMap, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
@@ -23,6 +23,8 @@ use crate::error::{Error, Result};
 
 const MAX_REDIRECTS: usize = 10;
 const BUFFER_BYTES: usize = 256 << 10;
+/// Fewer bytes than this, in the time after which silence is given up, are no better than silence.
+const LEAST_BYTES: usize = 1 << 10;
 /// Buffers on the way between the network and the disk.
 const QUEUE: usize = 4;
 const CHECK_NETWORK: &str =
@@ -71,6 +73,9 @@ struct Body {
     full: Receiver<Message>,
     empty: Sender<Vec<u8>>,
     current: Vec<u8>,
+    // Bytes that have come since then
+    came: usize,
+    since: Instant,
     via: Via,
 }
 
@@ -232,6 +237,8 @@ impl<'a> Client<'a> {
                     full,
                     empty,
                     current: Vec::new(),
+                    came: 0,
+                    since: Instant::now(),
                     via,
                 },
             }),
@@ -374,6 +381,16 @@ impl Reply {
         match watch.receive(&body.full, None)? {
             Some(Message::Bytes(bytes)) => {
                 body.current = bytes;
+                body.came += body.current.len();
+                let patience = body.via.stall_timeout;
+                if body.since.elapsed() >= patience {
+                    if body.came < LEAST_BYTES {
+                        let cause = format!("{} bytes in {} s", body.came, patience.as_secs());
+                        return Err(body.via.unreachable(cause).into());
+                    }
+                    body.came = 0;
+                    body.since = Instant::now();
+                }
                 Ok(Some(&body.current))
             }
             Some(Message::End(Ok(()))) => Ok(None),

@@ -1,6 +1,6 @@
 //! `candlewick._native.Header`: what a model's file says before its weights, and the memory that follows from it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -43,10 +43,12 @@ impl Header {
         })
     }
 
-    fn open(path: PathBuf) -> Result<Self> {
-        let mut header = Self::new(&*gguf::Gguf::open(&path, true)?)?;
-        header.path = Some(path);
-        Ok(header)
+    fn open(path: &Path) -> Result<Self> {
+        let gguf = gguf::Gguf::open(&path, true)?;
+        Ok(Self {
+            path: Some(gguf.path.clone()),
+            ..Self::new(&gguf)?
+        })
     }
 }
 
@@ -55,7 +57,7 @@ impl Header {
     /// The header of a file that is here.
     #[staticmethod]
     fn read(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        Ok(py.detach(|| guard(|| Self::open(path)))?)
+        Ok(py.detach(|| guard(|| Self::open(&path)))?)
     }
 
     /// The header of a model of a repository, which is not fetched.
@@ -78,7 +80,7 @@ impl Header {
         )?;
         asking(py, None, |watch| {
             match hub::look(&ask.wanted, &ask.settings, watch)? {
-                Found::Here(mut paths) => Self::open(paths.swap_remove(0)),
+                Found::Here(paths) => Self::open(&paths[0]),
                 Found::There {
                     file,
                     header,
@@ -96,6 +98,12 @@ impl Header {
     fn context_bytes(&self, n_ctx: usize, kv_type: &str) -> PyResult<u64> {
         let kv_type = KvType::parse(kv_type)?.unwrap_or(KvType::F16);
         Ok(engine::context_bytes(&self.model, kv_type, n_ctx))
+    }
+
+    /// What keys and values may take where `available` bytes are; `None` where the weights do not fit.
+    fn context_room(&self, available: u64) -> Option<u64> {
+        let left = available.checked_sub(self.weight_bytes)?;
+        Some(engine::context_room(left))
     }
 
     #[getter]
