@@ -94,7 +94,18 @@ def test_info() -> None:
 
 
 def test_help_shows_examples() -> None:
-    for command in ([], ["run"], ["chat"], ["replay"], ["pull"], ["models"], ["info"], ["bench"], ["doctor"], ["completion"]):
+    for command in (
+        [],
+        ["run"],
+        ["chat"],
+        ["replay"],
+        ["pull"],
+        ["models"],
+        ["info"],
+        ["bench"],
+        ["doctor"],
+        ["completion"],
+    ):
         done = run(*command, "--help")
         assert done.returncode == 0 and "candlewick" in done.stdout
     assert run("--version").stdout == f"candlewick {__version__}\n"

@@ -30,9 +30,7 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def wordy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A header of several megabytes, most of it vocabulary."""
-    return tiny_model(
-        tmp_path_factory.mktemp("wordy") / FILE, embd=32, metadata={"candlewick.note": "x" * 5_000_000}
-    )
+    return tiny_model(tmp_path_factory.mktemp("wordy") / FILE, embd=32, metadata={"candlewick.note": "x" * 5_000_000})
 
 
 @pytest.fixture
@@ -51,7 +49,9 @@ def cached(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("kv_type", ["f32", "f16", "q8_0"])
-@pytest.mark.parametrize("change", [{}, {"kv_heads": 2}, {"tied": True}, {"split_qkv": True}, {"dtype": "Q8_0"}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{}, {"kv_heads": 2}, {"tied": True}, {"split_qkv": True}, {"dtype": "Q8_0"}], ids=str
+)
 def test_the_estimate_is_what_loading_says(tmp_path: Path, change: dict, kv_type: str) -> None:
     path = tiny_model(tmp_path / "m.gguf", embd=256, heads=4, **change)
     found = Generator.estimate(path, n_ctx=200, kv_type=kv_type)
@@ -192,27 +192,33 @@ def test_what_to_choose_instead(hub: FakeHub, big: Path, monkeypatch: pytest.Mon
     path = tiny_model(big.with_name("long.gguf"), context=65536, **BIG)
     whole = Generator.estimate(path)
     assert whole.fits and whole.advice == ()
+    weights = whole.weight_bytes
 
-    def with_room_for(n_bytes: int, **options: object) -> tuple[str, ...]:
+    def context(n_ctx: int | None = None, kv_type: str = "auto") -> int:
+        return Generator.estimate(path, n_ctx=n_ctx, kv_type=kv_type).context_bytes
+
+    def advice(n_bytes: int, model: object = path, n_ctx: int | None = None, kv_type: str = "auto") -> tuple[str, ...]:
         monkeypatch.setattr(estimate._native, "available_memory", lambda: n_bytes)
-        found = Generator.estimate(options.pop("model", path), **options)
+        found = Generator.estimate(model, n_ctx=n_ctx, kv_type=kv_type)
         assert found.fits is (found.advice == ())
         return found.advice
 
-    assert with_room_for(whole.needed_bytes) == ()
-    compact = Generator.estimate(path, kv_type="q8_0").context_bytes
-    assert with_room_for(whole.weight_bytes + compact) == ("n_ctx=34816", 'kv_type="q8_0"')
-    half = Generator.estimate(path, n_ctx=1024)
-    n_ctx, advice = with_room_for(half.needed_bytes)
-    assert n_ctx == "n_ctx=1024" and advice == 'n_ctx=1920 with kv_type="q8_0"'
-    # What is advised fits.
-    monkeypatch.setattr(estimate._native, "available_memory", lambda: half.needed_bytes)
-    assert Generator.estimate(path, n_ctx=1024).fits and Generator.estimate(path, n_ctx=1920, kv_type="q8_0").fits
-    assert not Generator.estimate(path, n_ctx=1025).fits
-    assert with_room_for(1000) == ("a machine with more memory, or a smaller model",)
-    hub.add(REPO, {FILE: big.read_bytes(), "model-Q2_K.gguf": bytes(4_000_000), "model-Q3_K.gguf": bytes(5_000_000)})
-    small = Generator.estimate(big, n_ctx=64).weight_bytes // 2
-    assert with_room_for(small, model=f"{REPO}:q4", n_ctx=64) == ("filename='model-Q3_K.gguf' (0.01 GB)",)
+    def room(context_bytes: int) -> int:
+        """A tenth of what the weights leave is left to others."""
+        return weights + -(-context_bytes // 9) * 10
+
+    assert advice(room(context())) == ()
+    assert advice(room(context()) - 10) == ("n_ctx=65472", 'kv_type="q8_0"')
+    available = room(context(1024))
+    assert advice(available) == ("n_ctx=1024", 'n_ctx=1792 with kv_type="q8_0"')
+    # What is advised fits, and no more does.
+    for n_ctx, kv_type in ((1024, "auto"), (1792, "q8_0")):
+        assert advice(available, n_ctx=n_ctx, kv_type=kv_type) == ()
+        assert advice(available, n_ctx=n_ctx + 1, kv_type=kv_type) != ()
+    assert advice(1000) == ("a machine with more memory, or a smaller model",)
+    hub.add(REPO, {FILE: big.read_bytes(), "m-Q2_K.gguf": bytes(4_000_000), "m-Q3_K.gguf": bytes(5_000_000)})
+    assert advice(weights // 2, f"{REPO}:q4", 64) == ("filename='m-Q3_K.gguf' (0.01 GB)",)
+    assert advice(4_300_000, f"{REPO}:q4", 64) == ("filename='m-Q2_K.gguf' (0.00 GB)",)
 
 
 def test_info_does_not_fetch(hub: FakeHub, big: Path, tmp_path: Path) -> None:

@@ -21,9 +21,8 @@ from candlewick.errors import (
     SessionError,
     UnsupportedModelError,
 )
-from candlewick.generator import Generator, Stats
 from candlewick.estimate import Estimate
-from candlewick.generator import Generator
+from candlewick.generator import Generator, Stats
 from candlewick.score import Score
 from candlewick.stream import Completion, TextStream, Timings, Token, TokenStream, ToolCall, TopLogprob, Usage
 

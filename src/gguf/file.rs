@@ -88,7 +88,7 @@ fn open_one(path: &Path, mmap: bool) -> Result<(Data, Header)> {
     Ok((data, header.map_err(|e| in_file(e, path))?))
 }
 
-fn existing(path: &Path, count: usize) -> Result<&Path> {
+pub(super) fn existing(path: &Path, count: usize) -> Result<&Path> {
     if path.exists() {
         return Ok(path);
     }
@@ -99,7 +99,7 @@ fn existing(path: &Path, count: usize) -> Result<&Path> {
 }
 
 /// Names the file in a format error.
-fn in_file(error: Error, path: &Path) -> Error {
+pub(super) fn in_file(error: Error, path: &Path) -> Error {
     match error {
         Error::ModelFormat(m) => Error::ModelFormat(format!("`{}`: {m}", path.display())),
         Error::Unsupported(m) => Error::Unsupported(format!("`{}`: {m}", path.display())),

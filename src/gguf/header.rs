@@ -1,11 +1,18 @@
 //! What a file says before its weights: enough to know what it is and how much memory it takes.
 
 use std::collections::HashMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
+use super::data;
+use super::file::{existing, in_file};
 use super::metadata::Metadata;
 use super::reader::{TensorInfo, parse_start};
 use super::split;
 use crate::error::{Error, Result};
+
+/// Read at first; four times as much where that does not suffice.
+const FIRST_BYTES: u64 = 1 << 20;
 
 /// The header of a GGUF file, or of all parts of a split one. The weights need not be here.
 #[derive(Debug)]
@@ -28,6 +35,46 @@ impl Header {
         parsed
             .map(|(metadata, tensors)| Self::new(metadata, tensors, len))
             .transpose()
+    }
+
+    /// The header of the model at `path`, of which no more is read or mapped. Any part of a split model stands for all
+    /// of them.
+    ///
+    /// # Errors
+    /// As [`super::Gguf::open`].
+    pub fn open(path: &Path) -> Result<(PathBuf, Self)> {
+        let mut whole = Self::read(path)?;
+        let paths = split::parts(path, &whole.metadata).map_err(|e| in_file(e, path))?;
+        if paths[0] != path {
+            return Self::open(existing(&paths[0], paths.len())?);
+        }
+        for path in &paths[1..] {
+            let part = Self::read(existing(path, paths.len())?)?;
+            let joined = whole.join(part, paths.len());
+            joined.map_err(|e| in_file(e, path))?;
+        }
+        Ok((path.to_path_buf(), whole))
+    }
+
+    fn read(path: &Path) -> Result<Self> {
+        let (file, len) = data::open(path)?;
+        let mut start = Vec::new();
+        let mut wanted = FIRST_BYTES;
+        loop {
+            let more = wanted - start.len() as u64;
+            let read = (&file).take(more).read_to_end(&mut start);
+            read.map_err(|e| Error::io(path, &e))?;
+            // At the end of the file, there is nothing behind what is here.
+            let len = if (start.len() as u64) < wanted {
+                start.len() as u64
+            } else {
+                len
+            };
+            if let Some(header) = Self::parse(&start, len).map_err(|e| in_file(e, path))? {
+                return Ok(header);
+            }
+            wanted *= 4;
+        }
     }
 
     pub(super) fn new(metadata: Metadata, tensors: Vec<TensorInfo>, len: u64) -> Result<Self> {

@@ -44,10 +44,10 @@ impl Header {
     }
 
     fn open(path: &Path) -> Result<Self> {
-        let gguf = gguf::Gguf::open(&path, true)?;
+        let (path, header) = gguf::Header::open(path)?;
         Ok(Self {
-            path: Some(gguf.path.clone()),
-            ..Self::new(&gguf)?
+            path: Some(path),
+            ..Self::new(&header)?
         })
     }
 }

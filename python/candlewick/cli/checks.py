@@ -215,7 +215,7 @@ def speed() -> Finding:
     if products:
         share = f", of which its prompts use {100 * prompt['of_products']:.0f}%"
         says.append(f"{products['median']:,.0f} G byte products/s{share}")
-    return Finding("speed", OK, says, facts, ["candlewick bench MODEL measures more, and longer"])
+    return Finding("speed", OK, says, facts, [])
 
 
 ALL: tuple[Callable[[], Finding], ...] = (package, cpu, thread, memory, cache, hub, results, speed)

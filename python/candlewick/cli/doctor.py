@@ -1,7 +1,7 @@
 """Look at this installation and this machine: what works, what does not, and what to do about it.
 
 Nothing is fetched and the hub is not asked. The demo model runs on every tier of kernels that this CPU has. The exit
-code is 1 where something is broken. With --json the report is an object for a bug report; no token or password is in it.
+code is 1 where something is broken. With --json the report is one object, for a bug report, without token or password.
 """
 
 from __future__ import annotations

@@ -56,7 +56,8 @@ def _installation() -> dict[str, Any]:
 def _model(options: argparse.Namespace) -> dict[str, Any]:
     estimate = Generator.estimate(options.model, **parsed.source(options), n_ctx=options.n_ctx)
     facts = {**asdict(estimate), "needed_bytes": estimate.needed_bytes}
-    if estimate.path is None or estimate.fits is False:
+    available = estimate.available_bytes
+    if estimate.path is None or (available is not None and estimate.weight_bytes > available):
         return facts
     with Generator(options.model, **parsed.source(options), n_ctx=options.n_ctx) as generator:
         return {**generator.info, **facts}

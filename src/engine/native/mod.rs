@@ -12,8 +12,8 @@ mod weights;
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use self::cache::{Cache, Memory};
 pub use self::cache::room as context_room;
+use self::cache::{Cache, Memory};
 pub use self::footprint::{context_bytes, weight_bytes};
 use self::weights::Weights;
 use super::regime::{Regimes, Restart};
