@@ -336,7 +336,11 @@ if what == "keys":
 @pytest.mark.parametrize(
     ("what", "more", "said"),
     [
-        ("weights", 120_000_000, r"in the native engine needs ([\d.]+ MB) and ([\d.]+ MB) are available: use a smaller"),
+        (
+            "weights",
+            120_000_000,
+            r"in the native engine needs ([\d.]+ MB) and ([\d.]+ MB) are available: use a smaller",
+        ),
         ("read", 20_000_000, r"into memory needs ([\d.]+ MB) and ([\d.]+ MB) are available: use mmap=True"),
         ("keys", 100_000_000, r"keys and values of .* needs? ([\d.]+ MB) and ([\d.]+ MB) are available: use a smaller"),
     ],

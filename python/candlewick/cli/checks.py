@@ -63,8 +63,9 @@ def cpu() -> Finding:
     features, tier = _native.cpu()
     tiers = _native.tiers()
     forced = os.environ.get("CANDLEWICK_ISA") or None
-    facts = {"name": machine.cpu(), "features": features, "tier": tier, "tiers": tiers, "forced": forced}
-    says = [facts["name"], f"has {' '.join(features) or 'no instruction set that is of use'}"]
+    name = machine.cpu()
+    facts = {"name": name, "features": features, "tier": tier, "tiers": tiers, "forced": forced}
+    says = [name, f"has {' '.join(features) or 'no instruction set that is of use'}"]
     others = ", ".join(tiers)
     if forced is None:
         says.append(f"tier {tier}; CANDLEWICK_ISA may name {others}")
@@ -121,13 +122,13 @@ def cache() -> Finding:
     n_bytes = sum(model.n_bytes for model in models)
     free = shutil.disk_usage(there).free
     writable = _is_writable(there)
-    facts = {
+    facts: dict[str, Any] = {
         "folder": _short(folder),
         "exists": folder.exists(),
         "writable": writable,
         "free_bytes": free,
         "bytes": n_bytes,
-        "models": [f"{model.repo}/{model.filename}" for model in models],
+        "models": {f"{model.repo}/{model.filename}": _fits(model.path) for model in models},
         "half_written": [{"file": name, "bytes": size, "age_s": round(age)} for name, size, age in half],
     }
     count = f"{len(models)} model{'' if len(models) == 1 else 's'}, {readable(n_bytes)}" if models else "no models yet"
@@ -136,10 +137,7 @@ def cache() -> Finding:
         f"{readable(free)} free on the disk"
     ]
     advice = []
-    for model in models:
-        fits = _fits(model.path)
-        facts.setdefault("fits", {})[f"{model.repo}/{model.filename}"] = fits
-        says.append(f"{model.repo} {model.filename}: {fits}")
+    says += [f"{name}: {fits}" for name, fits in facts["models"].items()]
     for name, size, age in half:
         says.append(f"half-written since {_ago(age)}: {name}, {readable(size)}")
     if half:
