@@ -22,7 +22,7 @@ WHEEL_PYTHON ?= $(PYTHON)
 CARGO_DENY ?= 0.20.2
 TOOLS := target/tools/bin
 
-.PHONY: help demo test test-rust test-schemas test-load test-openapi test-page test-ray test-aarch64 test-python lint stubs deny \
+.PHONY: help demo test test-rust test-schemas test-load test-faults test-openapi test-page test-ray test-aarch64 test-python lint stubs deny \
 	miri tsan bench-download wheel test-wheel \
 	wheel-aarch64 test-wheel-aarch64 test-baseline sdist test-sdist check-dist docs pictures clean
 
@@ -46,6 +46,9 @@ test-schemas: $(VENV)/package ## JSON Schema's own test suite against what model
 
 test-load: $(VENV)/package ## 200 clients of the server for a minute, many of them ill-behaved
 	$(BIN)/python scripts/test_load.py
+
+test-faults: $(VENV)/package ## kill downloads, generations and saves 200 times each at random moments
+	CANDLEWICK_TEST_KILLS=200 $(BIN)/python -m pytest tests/test_faults.py tests/test_hub_processes.py -k killed
 
 test-openapi: $(VENV)/package $(VENV)/openapi-tools ## what schemathesis makes of the server's OpenAPI document
 	$(BIN)/python scripts/test_openapi.py

@@ -55,6 +55,8 @@ class Fault:
     """Send the whole file whatever is asked for."""
     rate: float | None = None
     """Bytes per second."""
+    chunk: int = CHUNK
+    """Bytes sent at a time."""
 
 
 def cut(n: int) -> Fault:
@@ -67,6 +69,11 @@ def stall(n: int) -> Fault:
 
 def slow(rate: float) -> Fault:
     return Fault(rate=rate)
+
+
+def drip(rate: float) -> Fault:
+    """A byte at a time, and nothing that a timeout of silence would notice."""
+    return Fault(rate=rate, chunk=1)
 
 
 def status(code: int, **headers: str) -> Fault:
@@ -257,11 +264,12 @@ class _Handler(BaseHTTPRequestHandler):
             data = bytes(len(data))
         data += bytes(fault.longer)
         if wanted.startswith("bytes=") and not fault.no_range:
-            start = int(wanted[6:].partition("-")[0])
+            first, _, last = wanted[6:].partition("-")
+            start, end = int(first), min(int(last) + 1, len(data)) if last else len(data)
             if start >= len(data):
                 return self._send(416, b"", {"Content-Range": f"bytes */{len(data)}"}, fault)
-            headers = headers | {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
-            return self._send(206, data[start:], headers, fault)
+            headers = headers | {"Content-Range": f"bytes {start}-{end - 1}/{len(data)}"}
+            return self._send(206, data[start:end], headers, fault)
         return self._send(200, data, headers, fault)
 
     def _send(self, code: int, body: bytes, headers: dict[str, str], fault: Fault) -> None:
@@ -274,8 +282,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         began = time.monotonic()
         stop = min((n for n in (fault.cut, fault.stall) if n is not None), default=len(body))
-        for at in range(0, min(stop, len(body)), CHUNK):
-            chunk = body[at : min(at + CHUNK, stop)]
+        for at in range(0, min(stop, len(body)), fault.chunk):
+            chunk = body[at : min(at + fault.chunk, stop)]
             self.wfile.write(chunk)
             self.record.sent += len(chunk)
             if fault.rate is not None:

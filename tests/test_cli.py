@@ -70,7 +70,7 @@ def test_run_raw_system_and_stats(demo: Generator) -> None:
         (["run", "--temp", "1", "x"], 2, "unrecognized arguments: --temp"),
         (["walk"], 2, "invalid choice: 'walk'"),
         ([], 2, "the following arguments are required: COMMAND"),
-        (["info", "demo", "--n-ctx", "9999"], 1, "--n-ctx is 9999, expected 1 to 1024"),
+        (["info", "demo", "--n-ctx", "9999"], 1, "n_ctx is 9999, expected 1 to 1024"),
         (["completion", "tcsh"], 2, "invalid choice: 'tcsh'"),
     ],
 )
@@ -84,7 +84,9 @@ def test_info() -> None:
     text = run("info", "demo").stdout
     assert "ice hockey" in text and "1,536 tokens" in text and "sliding window off" in text
     facts = json.loads(run("info", "demo", "--json", "--n-ctx", "100").stdout)
-    assert facts["context_bytes"] == 100 * facts["kv_bytes_per_token"]
+    # In pages of 64 tokens.
+    assert facts["context_bytes"] == 128 * facts["kv_bytes_per_token"]
+    assert facts["fits"] and facts["audit"]["used"]
     installation = json.loads(run("info", "--json").stdout)
     assert installation["candlewick"] == __version__ and installation["threads"] >= 1
     assert installation["tier"].split(",")[0] in [*installation["cpu"].split(), "scalar"]
@@ -92,7 +94,18 @@ def test_info() -> None:
 
 
 def test_help_shows_examples() -> None:
-    for command in ([], ["run"], ["chat"], ["replay"], ["pull"], ["models"], ["info"], ["bench"], ["completion"]):
+    for command in (
+        [],
+        ["run"],
+        ["chat"],
+        ["replay"],
+        ["pull"],
+        ["models"],
+        ["info"],
+        ["bench"],
+        ["doctor"],
+        ["completion"],
+    ):
         done = run(*command, "--help")
         assert done.returncode == 0 and "candlewick" in done.stdout
     assert run("--version").stdout == f"candlewick {__version__}\n"

@@ -22,6 +22,8 @@ fcntl = pytest.importorskip("fcntl", reason="signals and flock are POSIX")
 # More threads here would only start more programs, which share nothing.
 pytestmark = pytest.mark.thread_unsafe(reason="tests programs")
 
+# `make test-faults` sets it to 200.
+KILLS = int(os.environ.get("CANDLEWICK_TEST_KILLS", "10"))
 DATA = gguf(8_000_000)
 SHA = hashlib.sha256(DATA).hexdigest()
 FILE = "model-q4.gguf"
@@ -79,8 +81,9 @@ def starts(hub: FakeHub) -> list[int]:
     return [int(r.headers.get("range", "bytes=0-")[6:-1]) for r in hub.of("data")]
 
 
-def test_killed_at_random_moments(hub: FakeHub, tmp_path: Path) -> None:
-    moments = random.Random(4)
+@pytest.mark.parametrize("seed", range(KILLS // 20 or 1))
+def test_killed_at_random_moments(hub: FakeHub, tmp_path: Path, seed: int) -> None:
+    moments = random.Random(4 + seed)
     hub.plan("data", always=slow(1.5e6))
     there = 0
     for i in range(20):

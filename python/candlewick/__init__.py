@@ -21,6 +21,7 @@ from candlewick.errors import (
     SessionError,
     UnsupportedModelError,
 )
+from candlewick.estimate import Estimate
 from candlewick.generator import Generator, Stats
 from candlewick.score import Score
 from candlewick.stream import Completion, TextStream, Timings, Token, TokenStream, ToolCall, TopLogprob, Usage
@@ -31,6 +32,7 @@ __all__ = [
     "ContextLengthError",
     "DownloadError",
     "Error",
+    "Estimate",
     "Generator",
     "InvalidRequestError",
     "ModelFormatError",

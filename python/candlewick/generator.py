@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, Union, ov
 
 from candlewick import _native, models, structured, threads
 from candlewick.chat import OTHER_NAMES, Chat
+from candlewick.estimate import Estimate, estimate
 from candlewick.processors import Processors
 from candlewick.progress import reporting
 from candlewick.score import Score
@@ -185,6 +186,35 @@ class Generator:
     def from_pretrained(cls, model: str | os.PathLike[str] | None = None, **options: Any) -> Self:
         """The same as ``Generator(model, **options)``, under the name that transformers has."""
         return cls(model, **options)
+
+    @staticmethod
+    def estimate(
+        model: str | os.PathLike[str] | None = None,
+        *,
+        filename: str | None = None,
+        n_ctx: int | None = None,
+        kv_type: str = "auto",
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool | None = None,
+        token: str | bool | None = None,
+    ) -> Estimate:
+        """What a model will take on the CPU, and whether it fits here; nothing is loaded, nor fetched.
+
+        Of a model at the hub only the header is read, a few megabytes. The arguments are those of `Generator`.
+
+        Raises:
+            ModelNotFoundError, DownloadError, ModelFormatError, UnsupportedModelError: As for `Generator`.
+            InvalidRequestError: An argument is out of range.
+
+        Example:
+            >>> from candlewick import Generator
+            >>> estimate = Generator.estimate("demo")
+            >>> estimate.fits, estimate.advice
+            (True, ())
+        """
+        hub = models.Hub(revision, cache_dir, local_files_only, token)
+        return estimate(models.header(model, filename, hub), n_ctx, kv_type)
 
     def stream(
         self,

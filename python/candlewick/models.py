@@ -7,14 +7,18 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from candlewick import _native
 from candlewick.errors import InvalidRequestError, ModelNotFoundError
 from candlewick.progress import reporting
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from candlewick.progress import Report
+
+_Found = TypeVar("_Found")
 
 DEMO = "demo"
 SUFFIX = ".gguf"
@@ -49,11 +53,25 @@ class Hub:
                 repo,
                 filename=filename,
                 revision=revision,
-                cache_dir=None if self.cache_dir is None else os.path.expanduser(os.fsdecode(self.cache_dir)),
+                cache_dir=self._folder(),
                 local_files_only=self.local_files_only,
                 token=self.token,
                 progress=report,
             )
+
+    def header(self, repo: str, filename: str | None = None, *, revision: str | None = None) -> _native.Header:
+        """What `fetch` would fetch: its header, and no more."""
+        return _native.Header.ask(
+            repo,
+            filename=filename,
+            revision=revision,
+            cache_dir=self._folder(),
+            local_files_only=self.local_files_only,
+            token=self.token,
+        )
+
+    def _folder(self) -> str | None:
+        return None if self.cache_dir is None else os.path.expanduser(os.fsdecode(self.cache_dir))
 
 
 def name(model: str | os.PathLike[str] | None) -> str:
@@ -77,8 +95,25 @@ def resolve(model: str | os.PathLike[str] | None, filename: str | None = None, h
         DownloadError: It could not be fetched.
     """
     hub = hub or Hub()
+    return _find(model, filename, hub, Path, lambda *asked: hub.fetch(*asked, revision=hub.revision)[0])
+
+
+def header(model: str | os.PathLike[str] | None, filename: str | None = None, hub: Hub | None = None) -> _native.Header:
+    """The header of the file that `resolve` would give, which is not fetched for it."""
+    hub = hub or Hub()
+    return _find(model, filename, hub, _native.Header.read, lambda *asked: hub.header(*asked, revision=hub.revision))
+
+
+def _find(
+    model: str | os.PathLike[str] | None,
+    filename: str | None,
+    hub: Hub,
+    here: Callable[[Path], _Found],
+    there: Callable[[str, str | None], _Found],
+) -> _Found:
+    """What ``here`` makes of the file that ``model`` names, or ``there`` of the repository and file."""
     if model is None:
-        return hub.fetch(DEFAULT_REPO, filename or DEFAULT_FILE, revision=hub.revision)[0]
+        return there(DEFAULT_REPO, filename or DEFAULT_FILE)
     try:
         name = os.fspath(model)
     except TypeError:
@@ -99,18 +134,18 @@ def resolve(model: str | os.PathLike[str] | None, filename: str | None = None, h
     if hub.revision is not None and (is_folder or exists or name == DEMO):
         raise InvalidRequestError(f"revision is {hub.revision!r}, but {name!r} is no repository of the hub")
     if is_folder:
-        return _in_folder(path, filename)
+        return here(_in_folder(path, filename))
     if exists:
         if filename is not None:
             raise InvalidRequestError(f"filename is {filename!r}, but {name!r} is a file and not a folder")
-        return path
+        return here(path)
     if name == DEMO:
         if filename is not None:
             raise InvalidRequestError(f"filename is {filename!r}, but the demo model is one file")
-        return demo_path()
+        return here(demo_path())
     if isinstance(model, str) and _looks_like_hub_id(name):
         try:
-            return hub.fetch(name, filename, revision=hub.revision)[0]
+            return there(name, filename)
         except ModelNotFoundError as error:
             if not str(error).startswith("no repository"):
                 raise

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::device::DeviceChoice;
+pub use self::native::{context_bytes, context_room, weight_bytes};
 pub use self::threads::start as start_threads;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
@@ -193,6 +194,11 @@ pub trait Engine: Send + Sync {
     /// Bytes of keys and values of all sequences there are, what they share once; 0 where this is not counted.
     fn kv_bytes(&self) -> u64 {
         0
+    }
+
+    /// Bytes of keys and values of a sequence of `n_tokens`, at the moment when they are most.
+    fn context_bytes(&self, n_tokens: usize) -> u64 {
+        n_tokens as u64 * self.kv_bytes_per_token()
     }
 
     /// Bytes of all pages of a sequence of `n_tokens` of which `extent` is there; `None` where there can be no such

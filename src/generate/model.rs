@@ -156,18 +156,6 @@ impl Model {
         work
     }
 
-    /// The quantization as people name it: the type of most of the weights' bytes, such as `"Q4_K"`.
-    pub fn quantization(&self) -> &'static str {
-        let mut totals = std::collections::BTreeMap::new();
-        for tensor in self.gguf.tensors() {
-            *totals.entry(tensor.ty.name()).or_insert(0) += tensor.n_bytes();
-        }
-        totals
-            .into_iter()
-            .max_by_key(|&(_, n)| n)
-            .map_or("none", |(name, _)| name)
-    }
-
     /// Refuses to work in a forked child: the threads stayed behind, and locks may be held for ever.
     pub fn check_process(&self) -> Result<()> {
         if std::process::id() == self.pid {
@@ -264,7 +252,7 @@ impl std::fmt::Debug for Model {
             f,
             "Model({}, {}, {})",
             self.gguf.path.display(),
-            self.quantization(),
+            self.gguf.quantization(),
             bytes(self.gguf.n_bytes())
         )
     }

@@ -271,8 +271,10 @@ impl SessionFile<'_> {
     fn verify(&mut self, interrupt: Interrupt) -> Result<()> {
         let length = self.left;
         let mut fixed = [0; FIXED];
-        let short = length < FIXED as u64;
-        if short || self.read(&mut fixed).is_err() || !fixed.starts_with(MAGIC) {
+        if length >= FIXED as u64 {
+            self.read(&mut fixed)?;
+        }
+        if !fixed.starts_with(MAGIC) {
             return Err(Error::Session(format!(
                 "`{}` is not a conversation that Chat.save wrote",
                 self.path.display()

@@ -1,12 +1,13 @@
 //! The bytes of a model file: mapped, or read into memory.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use memmap2::{Mmap, MmapMut};
 
 use crate::error::{Error, Result, bytes};
+use crate::memory;
 
 /// A file's bytes, page-aligned either way.
 #[derive(Debug)]
@@ -22,40 +23,30 @@ impl Data {
     /// somebody shortens the file in place meanwhile; replacing it by rename is harmless. Reading is the
     /// way out where that can happen.
     pub fn open(path: &Path, mmap: bool) -> Result<Self> {
-        // Before opening: opening a pipe waits for its other end.
-        let meta = std::fs::metadata(path).map_err(|e| {
-            if e.kind() == std::io::ErrorKind::NotFound {
-                Error::ModelNotFound(format!("no such file: `{}`", path.display()))
-            } else {
-                Error::io(path, &e)
-            }
-        })?;
-        if !meta.is_file() {
-            return Err(Error::ModelNotFound(format!(
-                "`{}` is not a regular file",
-                path.display()
-            )));
-        }
-        let mut file = File::open(path).map_err(|e| Error::io(path, &e))?;
-        let len = file.metadata().map_err(|e| Error::io(path, &e))?.len();
-        if len == 0 {
-            return Err(Error::ModelFormat(format!(
-                "`{}` is empty (0 bytes), expected a GGUF file: download it again",
-                path.display()
-            )));
-        }
+        let (mut file, len) = open(path)?;
         if mmap {
             // SAFETY: the map is private and read-only. That nobody truncates the file while it is mapped
             // cannot be proven; the documentation of `mmap` names it as a limit with its way out.
-            let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, &e))?;
+            let map = unsafe { Mmap::map(&file) };
+            let map = map.map_err(|e| match (e.kind(), memory::available()) {
+                // A map takes addresses, which `ulimit -v` counts.
+                (ErrorKind::OutOfMemory, Some(available)) => Error::OutOfMemory {
+                    what: format!("mapping `{}`", path.display()),
+                    needed: len,
+                    available,
+                    remedy:
+                        "raise the limit on addresses (ulimit -v), or use a smaller quantization"
+                            .into(),
+                },
+                _ => Error::io(path, &e),
+            })?;
             return Ok(Self { map, is_file: true });
         }
-        let available = crate::memory::available();
-        if available.is_some_and(|available| len > available) {
+        if let Some(available) = memory::available().filter(|&available| len > available) {
             return Err(Error::OutOfMemory {
                 what: format!("reading `{}` into memory", path.display()),
                 needed: len,
-                available: available.unwrap_or(0),
+                available,
                 remedy: "use mmap=True, or a smaller quantization".into(),
             });
         }
@@ -90,6 +81,33 @@ impl Data {
         }
         let _ = (range, self.is_file);
     }
+}
+
+/// A regular file that is not empty, and its length.
+pub(super) fn open(path: &Path) -> Result<(File, u64)> {
+    // Before opening: opening a pipe waits for its other end.
+    let meta = std::fs::metadata(path).map_err(|e| {
+        if e.kind() == std::io::ErrorKind::NotFound {
+            Error::ModelNotFound(format!("no such file: `{}`", path.display()))
+        } else {
+            Error::io(path, &e)
+        }
+    })?;
+    if !meta.is_file() {
+        return Err(Error::ModelNotFound(format!(
+            "`{}` is not a regular file",
+            path.display()
+        )));
+    }
+    let file = File::open(path).map_err(|e| Error::io(path, &e))?;
+    let len = file.metadata().map_err(|e| Error::io(path, &e))?.len();
+    if len == 0 {
+        return Err(Error::ModelFormat(format!(
+            "`{}` is empty (0 bytes), expected a GGUF file: download it again",
+            path.display()
+        )));
+    }
+    Ok((file, len))
 }
 
 impl std::ops::Deref for Data {

@@ -40,7 +40,25 @@ impl TensorInfo {
 
 /// Parses the header of a whole file. Separate from [`super::Gguf::open`] so that tests and fuzzers can hand it bytes.
 pub(super) fn parse(data: &[u8]) -> Result<(Metadata, Vec<TensorInfo>)> {
-    let mut r = Reader { data, at: 0 };
+    let parsed = parse_start(data, data.len() as u64)?;
+    Ok(parsed.expect("there is no more of it"))
+}
+
+/// Parses the header in the first bytes of a file of `len` bytes; `None` where it goes on after them.
+pub(super) fn parse_start(data: &[u8], len: u64) -> Result<Option<(Metadata, Vec<TensorInfo>)>> {
+    let mut r = Reader {
+        data,
+        at: 0,
+        len: len.max(data.len() as u64),
+        short: false,
+    };
+    match read(&mut r) {
+        Err(_) if r.short => Ok(None),
+        parsed => parsed.map(Some),
+    }
+}
+
+fn read(r: &mut Reader) -> Result<(Metadata, Vec<TensorInfo>)> {
     let magic = r.take(4, "the magic number")?;
     if magic != b"GGUF" {
         let hint = match magic {
@@ -123,9 +141,7 @@ pub(super) fn parse(data: &[u8]) -> Result<(Metadata, Vec<TensorInfo>)> {
     let start = (r.at as u64).next_multiple_of(alignment);
     let tensors = tensors
         .into_iter()
-        .map(|(name, dims, ty, offset)| {
-            place(name, dims, ty, offset, alignment, start, data.len() as u64)
-        })
+        .map(|(name, dims, ty, offset)| place(name, dims, ty, offset, alignment, start, r.len))
         .collect::<Result<Vec<_>>>()?;
     check_distinct(&tensors)?;
     Ok((metadata, tensors))
@@ -213,20 +229,28 @@ fn check_distinct(tensors: &[TensorInfo]) -> Result<()> {
 struct Reader<'a> {
     data: &'a [u8],
     at: usize,
+    // Bytes of the file, of which `data` may be the beginning
+    len: u64,
+    // Something lies behind `data`, but within the file
+    short: bool,
 }
 
 impl<'a> Reader<'a> {
     fn take(&mut self, n: usize, what: &str) -> Result<&'a [u8]> {
         let rest = &self.data[self.at..];
         if n > rest.len() {
+            self.short = n as u64 <= self.left();
             return Err(Error::ModelFormat(format!(
                 "the file ends inside {what} (byte {} of {}): it is cut short or damaged, download it again",
-                self.at,
-                self.data.len()
+                self.at, self.len
             )));
         }
         self.at += n;
         Ok(&rest[..n])
+    }
+
+    fn left(&self) -> u64 {
+        self.len - self.at as u64
     }
 
     fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N]> {
@@ -246,7 +270,7 @@ impl<'a> Reader<'a> {
 
     /// `count` items of at least `min_bytes` must fit in what is left, which bounds every allocation.
     fn check_count(&self, count: u64, min_bytes: u64, what: &str) -> Result<usize> {
-        let left = (self.data.len() - self.at) as u64;
+        let left = self.left();
         if count.checked_mul(min_bytes).is_none_or(|n| n > left) {
             return Err(Error::ModelFormat(format!(
                 "the header announces {count} {what}, but only {left} bytes follow: the file is cut short or damaged"

@@ -67,6 +67,7 @@ pub(super) fn metadata(
         method: Method::Head,
         url: &file_url(settings, at, file),
         from: 0,
+        to: None,
         follow: Follow::ToTheHub,
         patience: settings.answer_timeout,
     };
@@ -135,6 +136,7 @@ pub(super) fn list(
         method: Method::Get,
         url: &url,
         from: 0,
+        to: None,
         follow: Follow::All,
         patience: settings.answer_timeout,
     };

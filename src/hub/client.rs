@@ -8,7 +8,7 @@
 use std::io::Read;
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::http::{HeaderMap, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
@@ -23,6 +23,8 @@ use crate::error::{Error, Result};
 
 const MAX_REDIRECTS: usize = 10;
 const BUFFER_BYTES: usize = 256 << 10;
+/// Fewer bytes than this, in the time after which silence is given up, are no better than silence.
+const LEAST_BYTES: usize = 1 << 10;
 /// Buffers on the way between the network and the disk.
 const QUEUE: usize = 4;
 const CHECK_NETWORK: &str =
@@ -50,6 +52,8 @@ pub(super) struct Request<'a> {
     pub(super) url: &'a str,
     /// Leave out this many bytes at the beginning.
     pub(super) from: u64,
+    /// And those from this one on.
+    pub(super) to: Option<u64>,
     pub(super) follow: Follow,
     /// For the head of the answer, with connecting.
     pub(super) patience: Duration,
@@ -69,6 +73,9 @@ struct Body {
     full: Receiver<Message>,
     empty: Sender<Vec<u8>>,
     current: Vec<u8>,
+    // Bytes that have come since then
+    came: usize,
+    since: Instant,
     via: Via,
 }
 
@@ -205,8 +212,9 @@ impl<'a> Client<'a> {
         if let Some(token) = token {
             builder = builder.header("Authorization", format!("Bearer {token}"));
         }
-        if request.from > 0 {
-            builder = builder.header("Range", format!("bytes={}-", request.from));
+        if request.from > 0 || request.to.is_some() {
+            let last = request.to.map_or(String::new(), |to| (to - 1).to_string());
+            builder = builder.header("Range", format!("bytes={}-{last}", request.from));
         }
         let via = Via {
             host: Origin::of(url).map_or(String::new(), |o| o.shown()),
@@ -229,6 +237,8 @@ impl<'a> Client<'a> {
                     full,
                     empty,
                     current: Vec::new(),
+                    came: 0,
+                    since: Instant::now(),
                     via,
                 },
             }),
@@ -371,6 +381,16 @@ impl Reply {
         match watch.receive(&body.full, None)? {
             Some(Message::Bytes(bytes)) => {
                 body.current = bytes;
+                body.came += body.current.len();
+                let patience = body.via.stall_timeout;
+                if body.since.elapsed() >= patience {
+                    if body.came < LEAST_BYTES {
+                        let cause = format!("{} bytes in {} s", body.came, patience.as_secs());
+                        return Err(body.via.unreachable(cause).into());
+                    }
+                    body.came = 0;
+                    body.since = Instant::now();
+                }
                 Ok(Some(&body.current))
             }
             Some(Message::End(Ok(()))) => Ok(None),

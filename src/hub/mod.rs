@@ -22,6 +22,7 @@ mod api;
 mod cache;
 mod client;
 mod failure;
+mod header;
 mod lock;
 mod proxy;
 mod repo;
@@ -37,13 +38,15 @@ use self::api::{At, Meta};
 use self::cache::RepoCache;
 use self::client::Client;
 use self::failure::{Failure, Kind, Stop};
+use self::header::Start;
 use self::lock::Lock;
 pub use self::repo::RepoId;
-use self::repo::{choose, is_commit, listing, parts};
+use self::repo::{choose, is_commit, listing, models, parts};
 use self::retry::Retry;
 pub use self::settings::Settings;
 pub use self::watch::{Progress, Watch};
 use crate::error::{Error, Result};
+use crate::gguf::Header;
 
 /// What is wanted from the hub.
 #[derive(Debug, Clone)]
@@ -67,27 +70,41 @@ pub struct Wanted {
 /// `DiskFull` where it could not be brought; `ModelFormat` where the hub's own file is damaged. Whatever error comes,
 /// those of `watch` included, the bytes that came are kept and the next call goes on from there.
 pub fn fetch(wanted: &Wanted, settings: &Settings, watch: &mut Watch) -> Result<Vec<PathBuf>> {
-    let mut settings = settings.clone();
-    settings.token = settings
-        .token
-        .map(|t| settings::clean(&t))
-        .filter(|t| !t.is_empty());
-    let fetcher = Fetcher {
-        wanted,
-        revision: wanted.revision.as_deref().unwrap_or("main"),
-        cache: RepoCache::new(&settings.cache_dir, &wanted.repo.id),
-        settings: &settings,
-    };
-    repo::check_revision(fetcher.revision)?;
-    if let Some(name) = &wanted.filename {
-        repo::check_filename(name)?;
-        if wanted.repo.quantization.is_some() {
-            return Err(Error::InvalidRequest(format!(
-                "filename is {name:?}, and the model names a quantization too: give one of them"
-            )));
-        }
-    }
-    fetcher.run(watch)
+    Fetcher::with(wanted, settings, |fetcher| {
+        fetcher.run(
+            watch,
+            |paths| paths,
+            |client, files, watch| fetcher.fetch_all(client, files, watch),
+        )
+    })
+}
+
+/// A model and where it is.
+#[derive(Debug)]
+pub enum Found {
+    /// In the cache: what [`fetch`] would return.
+    Here(Vec<PathBuf>),
+    /// At the hub.
+    There {
+        /// Its path in the repository; of a split model that of the first part.
+        file: String,
+        /// What it says before its weights.
+        header: Header,
+        /// The models of the repository with their sizes, by name; none where the hub does not tell.
+        models: Vec<(String, Option<u64>)>,
+    },
+}
+
+/// What [`fetch`] would fetch, of which no more is read than the header; nothing is written to the cache.
+///
+/// # Errors
+/// As for [`fetch`].
+pub fn look(wanted: &Wanted, settings: &Settings, watch: &mut Watch) -> Result<Found> {
+    Fetcher::with(wanted, settings, |fetcher| {
+        fetcher.run(watch, Found::Here, |client, files, watch| {
+            fetcher.look(client, files, watch)
+        })
+    })
 }
 
 struct Fetcher<'a> {
@@ -98,18 +115,56 @@ struct Fetcher<'a> {
 }
 
 impl Fetcher<'_> {
+    /// Checks what is `wanted`.
+    fn with<T>(
+        wanted: &Wanted,
+        settings: &Settings,
+        work: impl FnOnce(&Fetcher) -> Result<T>,
+    ) -> Result<T> {
+        let mut settings = settings.clone();
+        settings.token = settings
+            .token
+            .map(|t| settings::clean(&t))
+            .filter(|t| !t.is_empty());
+        let fetcher = Fetcher {
+            wanted,
+            revision: wanted.revision.as_deref().unwrap_or("main"),
+            cache: RepoCache::new(&settings.cache_dir, &wanted.repo.id),
+            settings: &settings,
+        };
+        repo::check_revision(fetcher.revision)?;
+        if let Some(name) = &wanted.filename {
+            repo::check_filename(name)?;
+            if wanted.repo.quantization.is_some() {
+                return Err(Error::InvalidRequest(format!(
+                    "filename is {name:?}, and the model names a quantization too: give one of them"
+                )));
+            }
+        }
+        work(&fetcher)
+    }
+
     fn repo(&self) -> &str {
         &self.wanted.repo.id
     }
 
-    fn run(&self, watch: &mut Watch) -> Result<Vec<PathBuf>> {
+    /// What is `here`, or what `found` makes of the files that the hub says are wanted.
+    fn run<T>(
+        &self,
+        watch: &mut Watch,
+        here: impl Fn(Vec<PathBuf>) -> T,
+        found: impl FnOnce(&mut Client, &[(String, Meta)], &mut Watch) -> Result<T>,
+    ) -> Result<T> {
         if self.settings.offline {
-            return self.cached(true)?.ok_or_else(|| self.not_cached());
+            return self
+                .cached(true)?
+                .map(here)
+                .ok_or_else(|| self.not_cached());
         }
         if is_commit(self.revision)
             && let Ok(Some(paths)) = self.cached(false)
         {
-            return Ok(paths);
+            return Ok(here(paths));
         }
         let fallback = self.cached(true).ok().flatten();
         let mut client = Client::new(self.settings)?;
@@ -120,7 +175,7 @@ impl Fetcher<'_> {
             self.settings.retries
         };
         match self.ask(&mut client, retries, watch) {
-            Ok(files) => self.fetch_all(&mut client, &files, watch),
+            Ok(files) => found(&mut client, &files, watch),
             Err(Stop::Failed(failure)) if failure.kind != Kind::Missing => match fallback {
                 Some(paths) => {
                     log::warn!(
@@ -129,7 +184,7 @@ impl Fetcher<'_> {
                         self.repo(),
                         self.revision
                     );
-                    Ok(paths)
+                    Ok(here(paths))
                 }
                 None => Err(failure.into_error(&self.what(), 0)),
             },
@@ -252,6 +307,50 @@ impl Fetcher<'_> {
             Err(stop) => return stop,
         }
         Stop::Failed(failure)
+    }
+
+    fn look(
+        &self,
+        client: &mut Client,
+        files: &[(String, Meta)],
+        watch: &mut Watch,
+    ) -> Result<Found> {
+        let there = |(file, meta): &(String, Meta)| self.cache.find(&meta.commit, file, meta.size);
+        if let Some(paths) = files.iter().map(there).collect() {
+            return Ok(Found::Here(paths));
+        }
+        let mut whole: Option<Header> = None;
+        for (file, meta) in files {
+            let at = At {
+                repo: self.repo(),
+                revision: &meta.commit,
+            };
+            let mut start = Start::default();
+            let header = persist(self.settings.retries, watch, |watch| {
+                start.read(client, self.settings, (at, file, meta), watch)
+            });
+            let header =
+                header.map_err(|stop| stop.into_error(&transfer::what(self.repo(), file), 0))?;
+            match &mut whole {
+                Some(whole) => whole.join(header, files.len())?,
+                None => whole = Some(header),
+            }
+        }
+        let ((file, meta), header) = files.first().zip(whole).expect("a model has a part");
+        let at = At {
+            repo: self.repo(),
+            revision: &meta.commit,
+        };
+        let listed = match api::list(client, self.settings, at, watch) {
+            Ok(listing) => models(&listing.files),
+            Err(Stop::Failed(_)) => Vec::new(),
+            Err(stop) => return Err(stop.into_error(&self.what(), 0)),
+        };
+        Ok(Found::There {
+            file: file.clone(),
+            header,
+            models: listed.into_iter().map(|m| (m.name, m.size)).collect(),
+        })
     }
 
     fn fetch_all(

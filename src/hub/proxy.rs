@@ -62,6 +62,15 @@ impl Proxies {
         }
     }
 
+    /// All of them, as `VARIABLE=URL` without passwords.
+    pub(super) fn shown(&self) -> Vec<String> {
+        let all = [&self.https, &self.http, &self.all];
+        all.into_iter()
+            .flatten()
+            .map(|named| format!("{named:?}"))
+            .collect()
+    }
+
     /// The proxy that `url` goes through, if any.
     pub(super) fn of(&self, url: &Uri) -> Option<&Named> {
         let host = url.host()?.trim_matches(['[', ']']).to_ascii_lowercase();

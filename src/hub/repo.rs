@@ -83,7 +83,7 @@ pub(super) fn is_commit(revision: &str) -> bool {
 }
 
 /// The models among `files`: a split one is its first part with the size of all of them.
-fn models(files: &[Listed]) -> Vec<Listed> {
+pub(super) fn models(files: &[Listed]) -> Vec<Listed> {
     let mut models: Vec<Listed> = Vec::new();
     for file in files
         .iter()

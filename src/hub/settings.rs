@@ -37,6 +37,11 @@ impl Settings {
         Self::from_variables(|name| std::env::var(name).ok(), std::env::home_dir())
     }
 
+    /// The proxies that the environment names, as `VARIABLE=URL` without passwords.
+    pub fn proxies(&self) -> Vec<String> {
+        self.proxies.shown()
+    }
+
     fn from_variables(
         variable: impl Fn(&str) -> Option<String>,
         home: Option<PathBuf>,

@@ -123,6 +123,7 @@ fn attempt(
         method: Method::Get,
         url: &file_url(settings, job.at, job.file),
         from: part.at,
+        to: None,
         follow: Follow::All,
         patience: settings.answer_timeout + settings.stall_timeout,
     };
@@ -147,7 +148,7 @@ fn attempt(
                 )
                 .into());
         }
-        _ => return Err(status_failure(&reply, settings, job).into()),
+        _ => return Err(status_failure(&reply, settings, job.at, job.file).into()),
     };
     let expected = job.meta.size.unwrap_or(u64::MAX);
     let length = reply
@@ -191,9 +192,9 @@ fn attempt(
 }
 
 /// A storage that refuses its own address has let it expire, most likely.
-fn status_failure(reply: &Reply, settings: &Settings, job: &Job) -> Failure {
+pub(super) fn status_failure(reply: &Reply, settings: &Settings, at: At, file: &str) -> Failure {
     if reply.from_hub || matches!(reply.status, 429 | 500..) {
-        return refusal(reply, settings, job.at, Some(job.file));
+        return refusal(reply, settings, at, Some(file));
     }
     reply.failure(
         Kind::Broken,
@@ -203,7 +204,7 @@ fn status_failure(reply: &Reply, settings: &Settings, job: &Job) -> Failure {
 }
 
 /// `bytes 100-199/200`: the bytes that were asked for, of a file of the right size.
-fn check_range(reply: &Reply, from: u64, size: Option<u64>) -> Result<(), Failure> {
+pub(super) fn check_range(reply: &Reply, from: u64, size: Option<u64>) -> Result<(), Failure> {
     let range = reply.header("content-range").unwrap_or_default();
     let parsed = || {
         let (span, total) = range.strip_prefix("bytes ")?.split_once('/')?;

@@ -5,7 +5,7 @@
 use super::keys::Keys;
 use super::rope::RopeConfig;
 use crate::error::{Error, Result};
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, Metadata};
 
 /// Which model the file describes (`general.architecture`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +86,29 @@ pub struct Config {
     pub tied_output: bool,
 }
 
+/// What of a model its keys and values depend on, which its header alone tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dimensions {
+    /// Which family of models.
+    pub architecture: Architecture,
+    /// Transformer blocks.
+    pub n_layers: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key and value heads; divides `n_heads`.
+    pub n_kv_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// Tokens the model was made for.
+    pub n_ctx: usize,
+    /// Keys each query sees, itself included; `None` is all of them.
+    pub sliding_window: Option<usize>,
+    // A model of this shape and context has been published.
+    published: bool,
+}
+
 /// (layers, width, context, `sliding_window` of its config.json) of published models whose early files lack
 /// `attention.sliding_window`: Phi-3-mini-4k, Phi-3-medium-4k, then Phi-3-mini-128k and Phi-3.5-mini, and
 /// Phi-3-medium-128k, whose windows the context never leaves.
@@ -102,15 +125,14 @@ const MAX_WIDTH: usize = 1 << 20;
 const MAX_HEADS: usize = 1 << 12;
 const MAX_CONTEXT: usize = 1 << 24;
 
-impl Config {
-    /// Reads and checks the metadata of `gguf`.
+impl Dimensions {
+    /// Reads and checks `metadata`.
     ///
     /// # Errors
-    /// `Unsupported` for another architecture or a key whose effect is not known; `ModelFormat` for missing,
-    /// mistyped or impossible values.
-    pub fn from_gguf(gguf: &Gguf) -> Result<Self> {
-        let architecture = architecture(gguf)?;
-        let keys = Keys::new(&gguf.metadata, architecture);
+    /// As [`Config::from_gguf`].
+    pub fn read(metadata: &Metadata) -> Result<Self> {
+        let architecture = architecture(metadata)?;
+        let keys = Keys::new(metadata, architecture);
         keys.audit()?;
 
         let d_model = keys.required("embedding_length", MAX_WIDTH)?;
@@ -138,6 +160,40 @@ impl Config {
             Some(window) => Some(window),
             None => published.map(|row| row.3),
         };
+        Ok(Self {
+            architecture,
+            n_layers,
+            d_model,
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            n_ctx,
+            // 0, and a window that the context never leaves, mean off.
+            sliding_window: sliding_window.filter(|&w| w > 0 && w < n_ctx),
+            published: published.is_some(),
+        })
+    }
+}
+
+impl Config {
+    /// Reads and checks the metadata of `gguf`.
+    ///
+    /// # Errors
+    /// `Unsupported` for another architecture or a key whose effect is not known; `ModelFormat` for missing,
+    /// mistyped or impossible values.
+    pub fn from_gguf(gguf: &Gguf) -> Result<Self> {
+        let Dimensions {
+            architecture,
+            n_layers,
+            d_model,
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            n_ctx,
+            sliding_window,
+            published,
+        } = Dimensions::read(&gguf.metadata)?;
+        let keys = Keys::new(&gguf.metadata, architecture);
         let embedding = gguf
             .tensor("token_embd.weight")
             .ok_or_else(|| Error::ModelFormat("tensor `token_embd.weight` is missing".into()))?;
@@ -165,9 +221,8 @@ impl Config {
                 Architecture::Phi3 => FeedForward::GatedSilu,
             },
             parallel_block: architecture == Architecture::Phi2,
-            rope: RopeConfig::read(gguf, &keys, head_dim, n_ctx, published.is_some())?,
-            // 0, and a window that the context never leaves, mean off.
-            sliding_window: sliding_window.filter(|&w| w > 0 && w < n_ctx),
+            rope: RopeConfig::read(gguf, &keys, head_dim, n_ctx, published)?,
+            sliding_window,
             tied_output: gguf.tensor("output.weight").is_none(),
         })
     }
@@ -201,8 +256,8 @@ impl Config {
     }
 }
 
-fn architecture(gguf: &Gguf) -> Result<Architecture> {
-    match gguf.metadata.str("general.architecture")? {
+fn architecture(metadata: &Metadata) -> Result<Architecture> {
+    match metadata.str("general.architecture")? {
         Some("phi2") => Ok(Architecture::Phi2),
         Some("phi3") => Ok(Architecture::Phi3),
         Some(other) => Err(Error::Unsupported(format!(

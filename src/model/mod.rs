@@ -6,6 +6,6 @@ mod keys;
 mod rope;
 mod weights;
 
-pub use config::{Architecture, Config, FeedForward, Norm};
+pub use config::{Architecture, Config, Dimensions, FeedForward, Norm};
 pub use rope::{LongRope, Regime, Rope, RopeConfig};
 pub use weights::{LayerTensors, LinearTensors, ModelTensors, NormTensors, QkvTensors, audit};

@@ -275,6 +275,11 @@ impl Generator {
         Ok(self.model()?.engine.n_ctx())
     }
 
+    /// Bytes of keys and values of one text of `n_ctx` tokens.
+    fn context_bytes(&self, n_ctx: usize) -> PyResult<u64> {
+        Ok(self.model()?.engine.context_bytes(n_ctx))
+    }
+
     #[getter]
     fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let model = self.model()?;
@@ -291,7 +296,7 @@ impl Generator {
         info.set_item("name", general("general.name"))?;
         info.set_item("path", model.gguf.path.as_path())?;
         info.set_item("architecture", general("general.architecture"))?;
-        info.set_item("quantization", model.quantization())?;
+        info.set_item("quantization", model.gguf.quantization())?;
         info.set_item("engine", model.engine.kind().name())?;
         info.set_item("device", model.engine.device())?;
         info.set_item("n_ctx", model.engine.n_ctx())?;

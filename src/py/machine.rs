@@ -6,6 +6,19 @@ use super::errors::guard;
 use super::signals::Signals;
 use crate::error::Result;
 use crate::kernels::{Isa, limits};
+use crate::memory;
+
+/// Bytes that this process can still have, or `None` where the system does not tell.
+#[pyfunction]
+pub fn available_memory() -> Option<u64> {
+    memory::available()
+}
+
+/// The tiers of kernels that this CPU has, from the slowest on.
+#[pyfunction]
+pub fn tiers() -> Vec<&'static str> {
+    Isa::available().into_iter().map(Isa::name).collect()
+}
 
 /// Bytes that `read_rate` should read here: more than the caches hold, and not too much for the memory that is free.
 #[pyfunction]

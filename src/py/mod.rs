@@ -7,6 +7,7 @@ mod convert;
 mod driver;
 mod errors;
 mod generator;
+mod header;
 mod hub;
 mod machine;
 mod processor;
@@ -16,6 +17,10 @@ mod signals;
 mod stream;
 mod tokenizer;
 
+use std::sync::OnceLock;
+
+use pyo3::exceptions::PyImportError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 
 /// The extension module of the `candlewick` package.
@@ -26,9 +31,11 @@ mod _native {
     #[pymodule_export]
     use super::generator::Generator;
     #[pymodule_export]
-    use super::hub::{cache_dir, fetch};
+    use super::header::Header;
     #[pymodule_export]
-    use super::machine::{multiply_rate, read_bytes, read_rate};
+    use super::hub::{cache_dir, fetch, hub_settings};
+    #[pymodule_export]
+    use super::machine::{available_memory, multiply_rate, read_bytes, read_rate, tiers};
     #[pymodule_export]
     use super::session::Session;
     #[pymodule_export]
@@ -53,9 +60,24 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::refuse_other_interpreters()?;
         super::start_logging(module.py())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
+}
+
+/// Types, exceptions and the logger are static, and belong to the interpreter that came first.
+fn refuse_other_interpreters() -> PyResult<()> {
+    static FIRST: OnceLock<i64> = OnceLock::new();
+    // SAFETY: this runs in an interpreter, with its GIL or attached to it.
+    let this = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
+    if *FIRST.get_or_init(|| this) == this {
+        return Ok(());
+    }
+    Err(PyImportError::new_err(
+        "candlewick was imported by another interpreter of this process, and cannot serve two: use it there, or start a \
+         process (multiprocessing, concurrent.futures.ProcessPoolExecutor)",
+    ))
 }
 
 /// Our log records go to Python's `logging`, below the logger `candlewick`; other crates' go nowhere.
@@ -64,7 +86,7 @@ fn start_logging(py: Python<'_>) -> PyResult<()> {
     let logger = pyo3_log::Logger::new(py, pyo3_log::Caching::Nothing)?
         .filter(log::LevelFilter::Off)
         .filter_target("candlewick".to_owned(), log::LevelFilter::Debug);
-    // A second import, in a sub-interpreter say, finds the first one's logger in place.
+    // A second import finds the first one's logger in place.
     let _ = logger.install();
     Ok(())
 }

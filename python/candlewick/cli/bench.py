@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from candlewick import __version__, _native, threads
 from candlewick.cli import machine, plot
 from candlewick.cli import options as parsed
+from candlewick.cli.screen import Screen
 from candlewick.cli.size import readable
 from candlewick.errors import InvalidRequestError
 from candlewick.generator import Generator
-from candlewick.progress import Terminal
 
 if TYPE_CHECKING:
     import argparse
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     busy, n_threads = machine.load(), threads.number(options.threads)
     if busy is not None and busy > 0.5 * threads.usable_cpus():
         print(f"Other programs compute here (load {busy:.1f}): expect lower figures.", file=sys.stderr)
-    with _Screen() as screen, _Bench(options, plan, n_threads, screen) as bench:
+    with Screen() as screen, _Bench(options, plan, n_threads, screen) as bench:
         result = {**bench.measure(), "load_average": busy}
     if options.svg is not None:
         with open(options.svg, "w", encoding="utf-8") as file:
@@ -88,30 +88,10 @@ def _check_writable(path: str) -> None:
         os.unlink(path)
 
 
-class _Screen:
-    """Says on a terminal what is measured now, in one line that goes away."""
-
-    def __init__(self) -> None:
-        stream = sys.stderr
-        self._place = Terminal(stream) if stream is not None and stream.isatty() else None
-
-    def __enter__(self) -> _Screen:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._place is not None:
-            self._place.show("")
-            print(end="\r", file=sys.stderr, flush=True)
-
-    def show(self, text: str) -> None:
-        if self._place is not None:
-            self._place.show(text)
-
-
 class _Bench(ExitStack):
     """The measurements; leaving it frees the model, after an error or Ctrl-C too."""
 
-    def __init__(self, options: argparse.Namespace, plan: Plan, n_threads: int, screen: _Screen) -> None:
+    def __init__(self, options: argparse.Namespace, plan: Plan, n_threads: int, screen: Screen) -> None:
         super().__init__()
         self.options = options
         self.plan = plan

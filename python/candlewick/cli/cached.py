@@ -27,7 +27,7 @@ class Cached(NamedTuple):
 def run(options: argparse.Namespace) -> int:
     """The command ``models``."""
     folder = Path(options.cache_dir).expanduser() if options.cache_dir else Path(_native.cache_dir())
-    found = sorted(_scan(folder))
+    found = sorted(scan(folder))
     if options.json:
         print(json.dumps([entry._asdict() for entry in found], ensure_ascii=False))
         return 0
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _scan(folder: Path) -> list[Cached]:
+def scan(folder: Path) -> list[Cached]:
     """GGUF files of complete snapshots, in the layout of huggingface_hub."""
     found = []
     for repo in folder.glob("models--*"):

@@ -1,4 +1,7 @@
-"""Show what a model is and needs, or, without a model, what this installation is."""
+"""Show what a model is and needs, or, without a model, what this installation is.
+
+Of a model at the hub that is not in the cache only the header is read.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ import json
 import os
 import platform
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from candlewick import __version__, _native, threads
 from candlewick.cli import options as parsed
 from candlewick.cli.size import readable
-from candlewick.errors import InvalidRequestError
 from candlewick.generator import Generator
 
 if TYPE_CHECKING:
@@ -51,23 +54,31 @@ def _installation() -> dict[str, Any]:
 
 
 def _model(options: argparse.Namespace) -> dict[str, Any]:
-    with Generator(options.model, **parsed.source(options)) as generator:
-        info = generator.info
-    n_ctx = info["n_ctx"] if options.n_ctx is None else options.n_ctx
-    if not 1 <= n_ctx <= info["model_n_ctx"]:
-        raise InvalidRequestError(f"--n-ctx is {n_ctx}, expected 1 to {info['model_n_ctx']}")
-    return {**info, "n_ctx": n_ctx, "context_bytes": n_ctx * info["kv_bytes_per_token"]}
+    estimate = Generator.estimate(options.model, **parsed.source(options), n_ctx=options.n_ctx)
+    facts = {**asdict(estimate), "needed_bytes": estimate.needed_bytes}
+    available = estimate.available_bytes
+    if estimate.path is None or (available is not None and estimate.weight_bytes > available):
+        return facts
+    with Generator(options.model, **parsed.source(options), n_ctx=options.n_ctx) as generator:
+        return {**generator.info, **facts}
 
 
 def _rows(info: dict[str, Any]) -> dict[str, Any]:
+    where = info["path"] or f"{info['filename']}, not fetched yet"
     rows = {
         "name": info["name"] or "-",
-        "file": f"{info['path']} ({readable(info['file_bytes'])})",
-        "model": f"{info['architecture']}, {info['n_layers']} layers, mostly {info['quantization']}",
-        "vocabulary": f"{info['vocab_size']:,} tokens",
+        "file": f"{where} ({readable(info['file_bytes'])})",
+        "model": f"{info['architecture']}, mostly {info['quantization']}",
         "context": f"{info['model_n_ctx']:,} tokens, sliding window {info['sliding_window'] or 'off'}",
         "memory": f"{readable(info['weight_bytes'])} of weights, {readable(info['context_bytes'])} more for a context "
         f"of {info['n_ctx']:,} tokens",
+        "here": _verdict(info),
+    }
+    if "engine" not in info:
+        return rows
+    rows |= {
+        "layers": info["n_layers"],
+        "vocabulary": f"{info['vocab_size']:,} tokens",
         "engine": f"{info['engine']} on {info['device']}, {info['n_threads']} threads"
         + (f"; slow, for it has no kernels for {', '.join(info['slow_types'])}" if info["slow_types"] else ""),
         "audit": f"{len(info['audit']['used'])} keys and tensors used, without effect: "
@@ -77,3 +88,10 @@ def _rows(info: dict[str, Any]) -> dict[str, Any]:
     if info["topics"]:
         rows["topics"] = ", ".join(info["topics"])
     return rows
+
+
+def _verdict(info: dict[str, Any]) -> str:
+    if info["available_bytes"] is None:
+        return "this system does not tell how much memory is available"
+    found = f"{readable(info['available_bytes'])} are available: "
+    return found + ("it fits" if info["fits"] else f"it does not fit; choose {', or '.join(info['advice'])}")

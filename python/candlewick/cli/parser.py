@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from candlewick import __version__
-from candlewick.cli import bench, cached, chat, completion, info, pull, replay, run, serve
+from candlewick.cli import bench, cached, chat, completion, doctor, info, pull, replay, run, serve
 
 EXAMPLES = """\
 examples:
@@ -78,6 +78,12 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--n-ctx", type=int, metavar="N", help="count the memory for a context of N tokens")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     command.set_defaults(command=info.run)
+
+    command = commands.add_parser(
+        "doctor", help="whether all works here", description=doctor.__doc__, epilog=doctor.EXAMPLES
+    )
+    command.add_argument("--json", action="store_true", help="print one JSON object, for a bug report")
+    command.set_defaults(command=doctor.run)
 
     command = commands.add_parser(
         "bench", help="measure a model on this CPU", description=bench.__doc__, epilog=bench.EXAMPLES

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use memmap2::MmapMut;
 
 use super::out_of_memory;
+use crate::engine::CHUNK;
 use crate::error::{Error, Result};
 use crate::kernels::{Heads, PAGE, Pages};
 use crate::memory;
@@ -24,8 +25,8 @@ const RESERVE: u64 = 2 << 20;
 
 /// What all pages of an engine take, and may take.
 ///
-/// Of what is available at the beginning a tenth is left to everybody else. Asking what is available whenever pages
-/// are wanted is not enough: memory that was asked for is only taken when it is written to.
+/// Asking what is available whenever pages are wanted is not enough: memory that was asked for is only taken when it is
+/// written to.
 pub(super) struct Memory {
     used: AtomicU64,
     limit: u64,
@@ -35,7 +36,7 @@ impl Memory {
     pub(super) fn new() -> Self {
         Self {
             used: AtomicU64::new(0),
-            limit: memory::available().map_or(u64::MAX, |bytes| bytes / 10 * 9),
+            limit: memory::available().map_or(u64::MAX, room),
         }
     }
 
@@ -74,6 +75,18 @@ impl Drop for Page {
         let bytes = self.map.len() as u64;
         self.memory.used.fetch_sub(bytes, Ordering::Relaxed);
     }
+}
+
+/// What keys and values may take of the bytes that are available before there are any: a tenth is left to everybody else.
+pub fn room(available: u64) -> u64 {
+    available / 10 * 9
+}
+
+/// The most pages that a cache of `n_tokens` has at any time: a step's tokens come before those that they no longer
+/// see go, a whole page at a time.
+pub(super) fn most_pages(n_tokens: usize, window: usize) -> usize {
+    let held = window.saturating_add(REWIND + PAGE - 2 + CHUNK);
+    n_tokens.min(held).div_ceil(PAGE)
 }
 
 pub(super) struct Cache {

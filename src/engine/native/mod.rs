@@ -4,6 +4,7 @@
 //! only the embedding is read from the file, a row at a time. What it does not do: anything on a GPU.
 
 mod cache;
+mod footprint;
 mod layer;
 mod linear;
 mod weights;
@@ -11,20 +12,23 @@ mod weights;
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use self::cache::room as context_room;
 use self::cache::{Cache, Memory};
+pub use self::footprint::{context_bytes, weight_bytes};
 use self::weights::Weights;
 use super::regime::{Regimes, Restart};
 use super::{Engine, EngineKind, Extent, Interrupt, KvType, OnLoaded, Part, Sequence};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::kernels::{Activations, Compute, Heads, Isa, KvFormat, PAGE, PageLayout};
-use crate::model::{Config, Regime, Rope};
+use crate::kernels::{Activations, Compute, Heads, Isa, PAGE};
+use crate::model::{Config, Dimensions, Regime, Rope};
 
 struct Shared {
     config: Config,
     rope: Rope,
     weights: Weights,
     compute: Compute,
+    dimensions: Dimensions,
     heads: Heads,
     kv_type: KvType,
     n_ctx: usize,
@@ -168,24 +172,14 @@ pub(super) fn load(
 ) -> Result<Arc<dyn Engine>> {
     let compute = Compute::new(Isa::choose()?, n_threads);
     let weights = Weights::load(gguf, config, &compute, on_loaded)?;
-    let heads = Heads {
-        n_heads: config.n_heads,
-        n_kv_heads: config.n_kv_heads,
-        layout: PageLayout {
-            format: match kv_type {
-                KvType::F32 => KvFormat::F32,
-                KvType::F16 => KvFormat::F16,
-                KvType::Q8_0 => KvFormat::Q8,
-            },
-            head_dim: config.head_dim,
-        },
-        window: config.sliding_window.unwrap_or(usize::MAX),
-    };
+    let dimensions = Dimensions::read(&gguf.metadata)?;
+    let heads = footprint::heads(&dimensions, kv_type);
     Ok(Arc::new(NativeEngine(Arc::new(Shared {
         rope: Rope::new(&config.rope),
         config: config.clone(),
         weights,
         compute,
+        dimensions,
         heads,
         kv_type,
         n_ctx,
@@ -278,6 +272,10 @@ impl Engine for NativeEngine {
 
     fn kv_bytes(&self) -> u64 {
         self.0.memory.used()
+    }
+
+    fn context_bytes(&self, n_tokens: usize) -> u64 {
+        context_bytes(&self.0.dimensions, self.0.kv_type, n_tokens)
     }
 
     fn stored_bytes(&self, n_tokens: usize, extent: &Extent) -> Option<u64> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::footprint::weight_bytes;
 use super::layer::Layer;
 use super::linear::Linear;
 use super::out_of_memory;
@@ -32,9 +33,7 @@ impl Weights {
         on_loaded: OnLoaded,
     ) -> Result<Self> {
         let tensors = ModelTensors::locate(gguf, config)?;
-        let n_bytes = matrices(&tensors)
-            .map(|t| Matrix::n_bytes(t.ty, t.shape[0], t.shape[1]) as u64)
-            .sum();
+        let n_bytes = weight_bytes(gguf);
         if let Some(available) = memory::available().filter(|&a| n_bytes > a) {
             return Err(out_of_memory(
                 &format!("`{}` in the native engine", gguf.path.display()),
