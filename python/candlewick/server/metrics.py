@@ -6,7 +6,7 @@ A client library would bring registries, processes and exporters; these are a fe
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Metrics:
         if timings.generation_tps:
             self.token_s.observe(1 / timings.generation_tps)
 
-    def text(self, gauges: dict[str, tuple[str, float]]) -> str:
+    def text(self, gauges: Mapping[str, tuple[str, float]]) -> str:
         """Everything, with ``gauges``: by name, what it is and how much."""
         lines: list[str] = []
         for metric in vars(self).values():
