@@ -27,8 +27,8 @@ IN_WHEEL = {
     "candlewick/server/page/index.html",
 }
 IN_SDIST = {"Cargo.toml", "Cargo.lock", "PKG-INFO", "pyproject.toml", "LICENSE-APACHE", "LICENSE-MIT", "src/lib.rs"}
-# What is built, and what is hidden: local settings and what tools leave behind. `.cargo` would make an ARM build from the
-# sdist need fp16.
+# What is built, and what is hidden: local settings and what tools leave behind. `.cargo` would make an ARM build from
+# the sdist need fp16.
 NOT_IN_SDIST = re.compile(r"(^|/)(target|dist|\.[^/]*)(/|$)")
 
 
