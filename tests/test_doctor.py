@@ -50,7 +50,7 @@ def test_json_tells_no_secret(tmp_path: Path) -> None:
 def test_what_is_broken_is_said_and_the_rest_goes_on() -> None:
     done = doctor("--json", CANDLEWICK_ISA="mmx", HF_ENDPOINT="nowhere")
     report = json.loads(done.stdout)
-    assert done.returncode == 1 and report["broken"] == ["cpu", "hub", "speed"]
+    assert done.returncode == 1 and report["broken"] == ["cpu", "cache", "hub", "speed"]
     assert "which is no tier" in report["checks"]["cpu"]["says"][0]
     assert "HF_ENDPOINT" in report["checks"]["hub"]["says"][0]
     assert report["checks"]["results"]["status"] == "ok", "each tier is asked for by name"
