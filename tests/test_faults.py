@@ -138,14 +138,15 @@ def test_disks_that_fail_while_downloading(
     hub: FakeHub, tmp_path: Path, shim: Path, call: str, number: int, text: str, after: int, words: list[str]
 ) -> None:
     variables = environment(hub, tmp_path)
+    # In pieces, so that some of them are written before the one that does not fit.
+    hub.plan("data", slow(2_000_000))
     done = python(FETCH, **variables, **fault(shim, call, number, text, after))
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 1 and all(word in last for word in words), done.stderr
     assert not list(tmp_path.rglob("snapshots/*/*")), "what is not safely there has no name"
     # The disk is well again: what was written is not fetched twice.
     kept = sum(path.stat().st_size for path in tmp_path.rglob("*.incomplete"))
-    # The buffer that did not fit is not there in part.
-    assert after // 2 < kept or after == 0
+    assert 0 < kept <= after or after == 0
     hub.requests.clear()
     done = python(FETCH, **variables)
     assert done.returncode == 0 and Path(done.stdout.strip()).read_bytes() == DATA
