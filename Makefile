@@ -48,7 +48,7 @@ test-load: $(VENV)/package ## 200 clients of the server for a minute, many of th
 	$(BIN)/python scripts/test_load.py
 
 test-faults: $(VENV)/package ## kill downloads, generations and saves 200 times each at random moments
-	CANDLEWICK_TEST_KILLS=200 $(BIN)/python -m pytest tests/test_faults.py tests/test_hub_processes.py -k killed
+	CANDLEWICK_TEST_KILLS=200 $(BIN)/python -m pytest tests/test_faults.py tests/test_hub_processes.py -k killed -o timeout=0
 
 test-openapi: $(VENV)/package $(VENV)/openapi-tools ## what schemathesis makes of the server's OpenAPI document
 	$(BIN)/python scripts/test_openapi.py
