@@ -7,6 +7,7 @@ import datetime
 import enum
 import json
 import re
+import unicodedata
 import subprocess
 import sys
 import threading
@@ -425,7 +426,9 @@ def test_the_whole_text_matches(demo: Generator, bpe: Generator, regex: str, see
                 assert "no text but the empty one" in str(error)
                 continue
             assert answer.finish_reason == "stop"
-            assert re.fullmatch(regex, answer.text), (regex, answer.text)
+            # A letter or digit that came into Unicode after this Python is none to its `re`.
+            if not any(unicodedata.category(c) == "Cn" for c in answer.text):
+                assert re.fullmatch(regex, answer.text), (regex, answer.text)
 
 
 @pytest.mark.parametrize("prompt", [PROMPT, [1], "Once"])
