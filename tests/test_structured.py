@@ -7,12 +7,12 @@ import datetime
 import enum
 import json
 import re
-import unicodedata
 import subprocess
 import sys
 import threading
 import time
 import typing
+import unicodedata
 import uuid
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
