@@ -21,6 +21,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 import pytest
 from machine import CANDLE_RUNS, REFUSAL
 from make_gguf import tiny_model
+from phi3_gguf import CHAT_TEMPLATE
 
 from candlewick import Generator, UnsupportedModelError
 
@@ -50,3 +51,20 @@ def tiny(tiny_path: Path) -> Generator:
 @pytest.fixture(scope="session")
 def demo() -> Generator:
     return Generator("demo")
+
+
+@pytest.fixture(scope="module")
+def bpe(tmp_path_factory: pytest.TempPathFactory) -> Generator:
+    """Random weights and a GPT-2 vocabulary: other bytes in a token, and no space that goes at the start."""
+    # Only those who ask for it need what judges vocabularies.
+    from tokenizer_vocabularies import KINDS
+
+    vocab = KINDS["gpt-2"].vocab()
+    vocab.chat_template = CHAT_TEMPLATE
+    return Generator(tiny_model(tmp_path_factory.mktemp("m") / "bpe.gguf", vocab=vocab, seed=3))
+
+
+@pytest.fixture(scope="module", params=["demo", "tiny", "bpe"])
+def model(request: pytest.FixtureRequest) -> Generator:
+    """Each kind of vocabulary."""
+    return request.getfixturevalue(request.param)

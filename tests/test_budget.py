@@ -9,26 +9,10 @@ from typing import Any, Literal
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from make_gguf import tiny_model
-from phi3_gguf import CHAT_TEMPLATE
-from tokenizer_vocabularies import KINDS
 
 from candlewick import Generator, trace
 
 PROMPT = "Write a haiku about rain"
-
-
-@pytest.fixture(scope="module")
-def bpe(tmp_path_factory: pytest.TempPathFactory) -> Generator:
-    """Random weights and a GPT-2 vocabulary."""
-    vocab = KINDS["gpt-2"].vocab()
-    vocab.chat_template = CHAT_TEMPLATE
-    return Generator(tiny_model(tmp_path_factory.mktemp("m") / "bpe.gguf", vocab=vocab, seed=3))
-
-
-@pytest.fixture(scope="module", params=["demo", "tiny", "bpe"])
-def model(request: pytest.FixtureRequest) -> Generator:
-    return request.getfixturevalue(request.param)
 
 
 def object_of(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:

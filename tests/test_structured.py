@@ -21,27 +21,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_gguf import small_vocab, tiny_model
-from phi3_gguf import CHAT_TEMPLATE
-from tokenizer_vocabularies import KINDS
 from typing_extensions import NotRequired, TypedDict
 
 from candlewick import Generator, InvalidRequestError
 from candlewick.partial import partial
 
 PROMPT = "Write a haiku about rain"
-
-
-@pytest.fixture(scope="module")
-def bpe(tmp_path_factory: pytest.TempPathFactory) -> Generator:
-    """Random weights and a GPT-2 vocabulary: other bytes in a token, and no space that goes at the start."""
-    vocab = KINDS["gpt-2"].vocab()
-    vocab.chat_template = CHAT_TEMPLATE
-    return Generator(tiny_model(tmp_path_factory.mktemp("m") / "bpe.gguf", vocab=vocab, seed=3))
-
-
-@pytest.fixture(scope="module", params=["demo", "tiny", "bpe"])
-def model(request: pytest.FixtureRequest) -> Generator:
-    return request.getfixturevalue(request.param)
 
 
 def closed(required: list[str] | None = None, **properties: Any) -> dict[str, Any]:

@@ -204,9 +204,7 @@ unsafe fn rows_of_page<S: Simd, K: Kv, const R: usize, const B: usize, const T: 
     max: &mut [f32],
     sum: &mut [f32],
 ) {
-    let &Part {
-        x, at, row, dim, ..
-    } = part;
+    let &Part { x, at, row, .. } = part;
     // Keys that each query sees, as positions of the page.
     let mut visible = [(0, 0); R];
     let (mut from, mut to) = (PAGE, 0);
@@ -250,44 +248,18 @@ unsafe fn rows_of_page<S: Simd, K: Kv, const R: usize, const B: usize, const T: 
     }
     // SAFETY: the caller's.
     unsafe {
-        let mut d = 0;
-        while d + T * S::ROWS <= dim {
-            value_sums::<S, K, R, T>(
-                part,
-                head,
-                &scores,
-                &fades,
-                (from * LANES, to * LANES),
-                d,
-                acc,
-            );
-            d += T * S::ROWS;
-        }
+        let range = (from * LANES, to * LANES);
+        let values = Values {
+            part,
+            head,
+            weights: &scores,
+            fades: &fades,
+            range,
+        };
+        let d = values.add::<S, K, T>(0, acc);
         // Where a vector is wide, four of them leave a part of many heads over.
-        while T > 2 && d + 2 * S::ROWS <= dim {
-            value_sums::<S, K, R, 2>(
-                part,
-                head,
-                &scores,
-                &fades,
-                (from * LANES, to * LANES),
-                d,
-                acc,
-            );
-            d += 2 * S::ROWS;
-        }
-        while d < dim {
-            value_sums::<S, K, R, 1>(
-                part,
-                head,
-                &scores,
-                &fades,
-                (from * LANES, to * LANES),
-                d,
-                acc,
-            );
-            d += S::ROWS;
-        }
+        let d = values.add::<S, K, 2>(d, acc);
+        values.add::<S, K, 1>(d, acc);
     }
 }
 
@@ -397,6 +369,38 @@ fn softmax_step(
     *max = new;
     *sum = *sum * fade + sum16(&lanes);
     fade
+}
+
+/// The values of positions `range` of a page, and what they are weighted with.
+struct Values<'a, const R: usize> {
+    part: &'a Part<'a>,
+    head: *const u8,
+    weights: &'a [[f32; PAGE]; R],
+    fades: &'a [f32; R],
+    range: (usize, usize),
+}
+
+impl<const R: usize> Values<'_, R> {
+    /// Adds them to `acc`, `T` vectors of dimensions at a time from `d` on; returns where fewer than that are left.
+    #[inline(always)]
+    unsafe fn add<S: Simd, K: Kv, const T: usize>(&self, mut d: usize, acc: &mut [f32]) -> usize {
+        while d + T * S::ROWS <= self.part.dim {
+            // SAFETY: the caller's.
+            unsafe {
+                value_sums::<S, K, R, T>(
+                    self.part,
+                    self.head,
+                    self.weights,
+                    self.fades,
+                    self.range,
+                    d,
+                    acc,
+                );
+            }
+            d += T * S::ROWS;
+        }
+        d
+    }
 }
 
 /// Adds the weighted values of positions `range` to `T` vectors of dimensions from `d` on.
